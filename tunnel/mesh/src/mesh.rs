@@ -1,0 +1,664 @@
+//! The node: all peers, and the way of each datagram to the right one.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use adit_disco::{Envelope, Message};
+use adit_keys::{DiscoPrivate, DiscoPublic, NONCE_LEN, NodePrivate, NodePublic};
+use rand::rngs::StdRng;
+use rand::{Rng, RngCore, SeedableRng};
+use uuid::Uuid;
+
+use crate::noise::{Boring, Introducer, Kind, kind, receiver_index};
+use crate::paths::{Action, Paths};
+use crate::peer::Peer;
+use crate::tunnel::{Input, Output, Tunnel};
+use crate::types::{
+    Event, MeshConfig, PeerConfig, PeerError, PeerInfo, Received, Sealed, Transmit, Via,
+};
+
+/// Stands for a relay where disco wants an address; the port is the region.
+const DERP_ADDR: Ipv4Addr = Ipv4Addr::new(127, 3, 3, 40);
+
+/// Initiations from unknown addresses examined per second.
+const INTRODUCTIONS: u32 = 100;
+
+/// Most control datagrams waiting to be sent; the oldest goes first.
+const MAX_QUEUED: usize = 4096;
+
+/// Number of a peer, and of its tunnel in session indices; below 2^24.
+type PeerIndex = u32;
+
+/// Timers fire no sooner than this after they are set.
+const TICK: Duration = Duration::from_millis(1);
+
+/// The sans-IO mesh core.
+///
+/// Feed it datagrams and inner packets with the time they arrived; afterwards
+/// drain [`poll_transmit`](Self::poll_transmit) and
+/// [`poll_event`](Self::poll_event), and call
+/// [`handle_timeout`](Self::handle_timeout) when
+/// [`poll_timeout`](Self::poll_timeout) has passed.
+pub struct Mesh {
+    node_key: NodePrivate,
+    node_public: NodePublic,
+    disco_key: DiscoPrivate,
+    disco_public: DiscoPublic,
+    introducer: Introducer,
+    introductions: (u32, Option<Instant>),
+    rng: StdRng,
+    peers: HashMap<PeerIndex, Peer>,
+    next_index: u32,
+    by_id: HashMap<Uuid, PeerIndex>,
+    by_key: HashMap<NodePublic, PeerIndex>,
+    by_disco: HashMap<DiscoPublic, PeerIndex>,
+    by_ip: HashMap<Ipv6Addr, PeerIndex>,
+    timers: BinaryHeap<Reverse<(Instant, PeerIndex)>>,
+    transmits: VecDeque<Transmit>,
+    events: VecDeque<Event>,
+    endpoints: Vec<SocketAddr>,
+    blocked: bool,
+    next_token: u64,
+}
+
+impl std::fmt::Debug for Mesh {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mesh")
+            .field("key", &self.node_public)
+            .field("peers", &self.peers.len())
+            .finish()
+    }
+}
+
+impl Mesh {
+    /// A node without peers.
+    #[must_use]
+    pub fn new(config: MeshConfig) -> Self {
+        let mut rng = StdRng::seed_from_u64(config.seed);
+        let introducer = Introducer::new(&config.node_key);
+        Self {
+            node_public: config.node_key.public(),
+            node_key: config.node_key,
+            disco_public: config.disco_key.public(),
+            disco_key: config.disco_key,
+            introducer,
+            introductions: (0, None),
+            next_index: rng.random_range(0..1 << 24),
+            rng,
+            peers: HashMap::new(),
+            by_id: HashMap::new(),
+            by_key: HashMap::new(),
+            by_disco: HashMap::new(),
+            by_ip: HashMap::new(),
+            timers: BinaryHeap::new(),
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+            endpoints: Vec::new(),
+            blocked: false,
+            next_token: 1,
+        }
+    }
+
+    /// Grants a peer or updates what is known of it. A new node key or disco
+    /// key under the same id starts from nothing.
+    ///
+    /// An overlay address that another peer holds stays with that peer.
+    ///
+    /// # Errors
+    /// The description cannot be used; nothing changed.
+    pub fn upsert_peer(&mut self, now: Instant, config: PeerConfig) -> Result<(), PeerError> {
+        if config.disco_key.is_zero() {
+            return Err(PeerError::NoDiscoKey);
+        }
+        if config.node_key.is_zero() {
+            return Err(PeerError::NoNodeKey);
+        }
+        if config.node_key == self.node_public {
+            return Err(PeerError::OwnKey);
+        }
+        let same = |peer: &Peer| {
+            peer.key() == config.node_key && peer.config.disco_key == config.disco_key
+        };
+        let by_id = self.by_id.get(&config.id).copied();
+        if let Some(index) = by_id
+            && !self.peers.get(&index).is_some_and(same)
+        {
+            self.remove_peer(config.id);
+        }
+        // The same node under a new name keeps its sessions.
+        if let Some(index) = self.by_key.get(&config.node_key).copied()
+            && let Some(peer) = self.peers.get(&index)
+            && peer.id != config.id
+        {
+            let old = peer.id;
+            if same(peer) {
+                self.by_id.remove(&old);
+                self.by_id.insert(config.id, index);
+            } else {
+                self.remove_peer(old);
+            }
+        }
+        let index = match self.by_id.get(&config.id) {
+            Some(index) => *index,
+            None => self.insert(&config),
+        };
+        self.apply(now, index, config);
+        self.after(now, index);
+        Ok(())
+    }
+
+    fn insert(&mut self, config: &PeerConfig) -> PeerIndex {
+        let index = loop {
+            self.next_index = (self.next_index + 1) & 0x00ff_ffff;
+            if !self.peers.contains_key(&self.next_index) {
+                break self.next_index;
+            }
+        };
+        let source = config
+            .allowed_ips
+            .first()
+            .copied()
+            .unwrap_or(Ipv6Addr::LOCALHOST);
+        let noise = Boring::new(&self.node_key, &config.node_key, index, source);
+        let mut paths = Paths::default();
+        if self.blocked {
+            // Nothing is active yet, so the time does not matter.
+            paths.block();
+        }
+        let peer = Peer {
+            id: config.id,
+            config: config.clone(),
+            allowed: Vec::new(),
+            tunnel: Tunnel::new(noise),
+            paths,
+            disco: self.disco_key.shared(&config.disco_key),
+            index,
+            rx_bytes: 0,
+            tx_bytes: 0,
+            seen_region: None,
+            armed: None,
+        };
+        self.by_id.insert(config.id, index);
+        self.by_key.insert(config.node_key, index);
+        self.by_disco.insert(config.disco_key, index);
+        self.peers.insert(index, peer);
+        index
+    }
+
+    fn apply(&mut self, now: Instant, index: PeerIndex, config: PeerConfig) {
+        self.by_ip.retain(|_, holder| *holder != index);
+        let mut allowed = Vec::new();
+        for ip in &config.allowed_ips {
+            let holder = *self.by_ip.entry(*ip).or_insert(index);
+            if holder == index {
+                allowed.push(*ip);
+            } else {
+                tracing::warn!(%ip, peer = %config.id, "overlay address is held by another peer");
+            }
+        }
+        let Some(peer) = self.peers.get_mut(&index) else {
+            return;
+        };
+        peer.id = config.id;
+        peer.allowed = allowed;
+        peer.paths
+            .set_announced(now, &config.endpoints, &mut self.rng);
+        peer.tunnel
+            .set_keepalive(now, config.keepalive, &mut self.rng);
+        if peer.config.home_region != config.home_region {
+            peer.tunnel.nudge(now, &mut self.rng);
+        }
+        peer.config = config;
+    }
+
+    /// Takes a grant back: nothing is sent to or accepted from the peer.
+    pub fn remove_peer(&mut self, id: Uuid) {
+        let Some(index) = self.by_id.remove(&id) else {
+            return;
+        };
+        let Some(peer) = self.peers.remove(&index) else {
+            return;
+        };
+        self.by_key.remove(&peer.key());
+        if self.by_disco.get(&peer.config.disco_key) == Some(&index) {
+            self.by_disco.remove(&peer.config.disco_key);
+        }
+        self.by_ip.retain(|_, holder| *holder != index);
+    }
+
+    /// Own addresses over UDP, offered to peers in call-me-maybe messages.
+    pub fn set_endpoints(&mut self, endpoints: Vec<SocketAddr>) {
+        self.endpoints = endpoints;
+    }
+
+    /// Switches direct paths off (existing ones are dropped at once) or on.
+    pub fn set_blocked(&mut self, now: Instant, blocked: bool) {
+        self.blocked = blocked;
+        self.for_all(now, |peer, rng| peer.paths.set_blocked(now, blocked, rng));
+    }
+
+    /// The machine's network changed: every path has to prove itself anew.
+    pub fn link_changed(&mut self, now: Instant) {
+        self.for_all(now, |peer, rng| peer.paths.link_changed(now, rng));
+    }
+
+    /// A relay connection came up: handshakes under way are repeated at once.
+    pub fn relay_up(&mut self, now: Instant, region: u32) {
+        self.for_all(now, |peer, rng| {
+            if peer.config.home_region == region {
+                peer.tunnel.nudge(now, rng);
+            }
+        });
+    }
+
+    /// The operating system refused to send to `addr` (unreachable, filtered).
+    pub fn send_failed(&mut self, now: Instant, addr: SocketAddr) {
+        let hit: Vec<_> = self
+            .peers
+            .values()
+            .filter(|p| p.uses(addr))
+            .map(|p| p.index)
+            .collect();
+        for index in hit {
+            if let Some(peer) = self.peers.get_mut(&index) {
+                peer.paths.send_failed(now, addr);
+            }
+            self.after(now, index);
+        }
+    }
+
+    fn for_all(&mut self, now: Instant, mut change: impl FnMut(&mut Peer, &mut StdRng)) {
+        let all: Vec<_> = self.peers.keys().copied().collect();
+        for index in all {
+            if let Some(peer) = self.peers.get_mut(&index) {
+                change(peer, &mut self.rng);
+            }
+            self.after(now, index);
+        }
+    }
+
+    /// Whether a granted peer holds the address.
+    #[must_use]
+    pub fn has_peer(&self, ip: &Ipv6Addr) -> bool {
+        self.by_ip.contains_key(ip)
+    }
+
+    /// Seals one inner packet for the peer that holds `dst` into `out`, which
+    /// must be at least 32 bytes longer than the packet.
+    pub fn seal(&mut self, now: Instant, dst: &Ipv6Addr, packet: &[u8], out: &mut [u8]) -> Sealed {
+        let Some(peer) = self
+            .by_ip
+            .get(dst)
+            .and_then(|index| self.peers.get_mut(index))
+        else {
+            return Sealed::Dropped;
+        };
+        let index = peer.index;
+        peer.paths.sent(now, &mut self.rng);
+        let sealed = match peer.tunnel.send(now, packet, out, &mut self.rng) {
+            Output::Sealed(len) => {
+                peer.tx_bytes += packet.len() as u64;
+                Sealed::Ready {
+                    len,
+                    route: peer.route(now),
+                }
+            }
+            Output::Queued => {
+                peer.tx_bytes += packet.len() as u64;
+                Sealed::Queued
+            }
+        };
+        self.after(now, index);
+        sealed
+    }
+
+    /// Takes a datagram from a UDP socket. `out` must hold 2048 bytes.
+    pub fn handle_udp(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+        out: &mut [u8],
+    ) -> Received {
+        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+        if adit_stun::is_stun(datagram) {
+            return Received::Stun;
+        }
+        if adit_disco::is_disco(datagram) {
+            if !self.blocked {
+                self.handle_disco(now, Via::Udp(from), datagram);
+            }
+            return Received::Nothing;
+        }
+        let Some(index) = self.peer_of(now, datagram) else {
+            return Received::Nothing;
+        };
+        self.open(now, index, Via::Udp(from), datagram, out)
+    }
+
+    /// Takes a packet that `key` sent through the relay of `region`. `out`
+    /// must hold 2048 bytes.
+    pub fn handle_derp(
+        &mut self,
+        now: Instant,
+        region: u32,
+        key: NodePublic,
+        datagram: &[u8],
+        out: &mut [u8],
+    ) -> Received {
+        let via = Via::Derp { region, key };
+        if adit_disco::is_disco(datagram) {
+            self.handle_disco(now, via, datagram);
+            return Received::Nothing;
+        }
+        let Some(index) = self.by_key.get(&key).copied() else {
+            return Received::Nothing;
+        };
+        // The relay vouches for the sender; a session of another peer inside
+        // its packets is a lie.
+        if let Some(receiver) = receiver_index(datagram)
+            && receiver >> 8 != index
+        {
+            return Received::Nothing;
+        }
+        self.open(now, index, via, datagram, out)
+    }
+
+    /// Whose tunnel a datagram from the open network belongs to.
+    fn peer_of(&mut self, now: Instant, datagram: &[u8]) -> Option<PeerIndex> {
+        if let Some(receiver) = receiver_index(datagram) {
+            return Some(receiver >> 8);
+        }
+        if kind(datagram) != Kind::Initiation {
+            return None;
+        }
+        let (count, since) = &mut self.introductions;
+        if since.is_none_or(|t| now.duration_since(t).as_secs() >= 1) {
+            (*count, *since) = (0, Some(now));
+        }
+        *count += 1;
+        if *count > INTRODUCTIONS {
+            return None;
+        }
+        let key = self.introducer.sender(datagram)?;
+        self.by_key.get(&key).copied()
+    }
+
+    fn open(
+        &mut self,
+        now: Instant,
+        index: PeerIndex,
+        via: Via,
+        datagram: &[u8],
+        out: &mut [u8],
+    ) -> Received {
+        let Some(peer) = self.peers.get_mut(&index) else {
+            return Received::Nothing;
+        };
+        let Ok(input) = peer.tunnel.receive(now, datagram, out, &mut self.rng) else {
+            // Replays are normal while both paths are used.
+            return Received::Nothing;
+        };
+        match via {
+            Via::Udp(_) => peer.paths.heard_udp(now),
+            Via::Derp { region, .. } => {
+                peer.seen_region = Some(region);
+                if matches!(input, Input::Packet(..)) {
+                    peer.paths.heard_relay(now, &mut self.rng);
+                }
+            }
+        }
+        let received = match input {
+            Input::Packet(len, source) => {
+                if peer.allowed.contains(&source) {
+                    peer.rx_bytes += len as u64;
+                    Received::Packet { len }
+                } else {
+                    tracing::debug!(%source, peer = %peer.id, "source address is not granted to the peer");
+                    Received::Nothing
+                }
+            }
+            Input::Handled(reply) => {
+                if let Some(len) = reply {
+                    // Answer the way it came: that way works.
+                    let transmit = Transmit {
+                        via,
+                        data: out[..len].to_vec(),
+                    };
+                    self.transmit(transmit);
+                }
+                Received::Nothing
+            }
+        };
+        self.after(now, index);
+        received
+    }
+
+    fn handle_disco(&mut self, now: Instant, via: Via, datagram: &[u8]) {
+        let Some(envelope) = Envelope::parse(datagram) else {
+            return;
+        };
+        let by_relay = match via {
+            Via::Derp { key, .. } => self.by_key.get(&key).copied(),
+            Via::Udp(_) => None,
+        };
+        let index = by_relay
+            .filter(|i| {
+                self.peers
+                    .get(i)
+                    .is_some_and(|p| p.config.disco_key == envelope.sender)
+            })
+            .or_else(|| self.by_disco.get(&envelope.sender).copied());
+        let Some(peer) = index.and_then(|i| self.peers.get_mut(&i)) else {
+            return;
+        };
+        let index = peer.index;
+        let Ok(message) = envelope.open(&peer.disco) else {
+            return;
+        };
+        match message {
+            Message::Ping { tx, .. } => {
+                let src = match via {
+                    Via::Udp(addr) => {
+                        peer.paths.pinged_from(now, addr, &mut self.rng);
+                        addr
+                    }
+                    Via::Derp { region, .. } => {
+                        SocketAddr::from((DERP_ADDR, u16::try_from(region).unwrap_or(0)))
+                    }
+                };
+                let back = match via {
+                    Via::Udp(_) => via,
+                    Via::Derp { region, .. } => Via::Derp {
+                        region,
+                        key: peer.key(),
+                    },
+                };
+                self.send_disco(index, back, &Message::Pong { tx, src });
+            }
+            Message::Pong { tx, .. } => {
+                if let Some(answered) = peer.paths.ponged(now, tx)
+                    && let Some(token) = answered.token
+                {
+                    self.events.push_back(Event::Pong {
+                        token,
+                        latency: answered.rtt,
+                        via: answered.via,
+                    });
+                }
+            }
+            Message::CallMeMaybe { endpoints } => {
+                if by_relay == Some(index) {
+                    peer.paths.called(now, &endpoints, &mut self.rng);
+                }
+            }
+        }
+        self.after(now, index);
+    }
+
+    /// Starts a ping over every path to the peer that holds `ip`. The first
+    /// answer gives an [`Event::Pong`] with the returned token; later ones do
+    /// too.
+    pub fn ping(&mut self, now: Instant, ip: &Ipv6Addr) -> Option<u64> {
+        let index = *self.by_ip.get(ip)?;
+        let token = self.next_token;
+        self.next_token += 1;
+        let peer = self.peers.get_mut(&index)?;
+        peer.paths.ping_all(now, token, &mut self.rng);
+        let relay = peer.relay();
+        let tx = peer.paths.note_ping(now, relay, Some(token), &mut self.rng);
+        self.send_disco(
+            index,
+            relay,
+            &Message::Ping {
+                tx,
+                node_key: Some(self.node_public),
+            },
+        );
+        self.after(now, index);
+        Some(token)
+    }
+
+    fn send_disco(&mut self, index: PeerIndex, via: Via, message: &Message) {
+        let Some(peer) = self.peers.get(&index) else {
+            return;
+        };
+        let mut nonce = [0; NONCE_LEN];
+        self.rng.fill_bytes(&mut nonce);
+        let data = adit_disco::seal(&self.disco_public, &peer.disco, &nonce, message);
+        self.transmit(Transmit { via, data });
+    }
+
+    fn transmit(&mut self, transmit: Transmit) {
+        if self.transmits.len() >= MAX_QUEUED {
+            self.transmits.pop_front();
+        }
+        self.transmits.push_back(transmit);
+    }
+
+    /// Collects what a peer's parts want done, and arms its timer.
+    fn after(&mut self, now: Instant, index: PeerIndex) {
+        let Some(peer) = self.peers.get_mut(&index) else {
+            return;
+        };
+        if peer.tunnel.take_established() {
+            self.events.push_back(Event::Established { id: peer.id });
+        }
+        let mut made = Vec::new();
+        peer.drain_tunnel(now, &mut self.rng, &mut |t| made.push(t));
+        let mut actions = Vec::new();
+        while let Some(action) = peer.paths.poll_action() {
+            actions.push(action);
+        }
+        if let Some(at) = peer.poll_timeout(now).map(|at| at.max(now + TICK))
+            && peer.armed.is_none_or(|armed| at < armed)
+        {
+            peer.armed = Some(at);
+            self.timers.push(Reverse((at, index)));
+        }
+        for transmit in made {
+            self.transmit(transmit);
+        }
+        for action in actions {
+            self.act(index, action);
+        }
+    }
+
+    fn act(&mut self, index: PeerIndex, action: Action) {
+        match action {
+            Action::Ping { tx, to } => {
+                self.send_disco(
+                    index,
+                    Via::Udp(to),
+                    &Message::Ping {
+                        tx,
+                        node_key: Some(self.node_public),
+                    },
+                );
+            }
+            Action::CallMeMaybe => {
+                let endpoints = if self.blocked {
+                    Vec::new()
+                } else {
+                    self.endpoints.clone()
+                };
+                if let Some(peer) = self.peers.get(&index)
+                    && !endpoints.is_empty()
+                {
+                    let relay = peer.relay();
+                    self.send_disco(index, relay, &Message::CallMeMaybe { endpoints });
+                }
+            }
+            Action::Changed(direct) => {
+                if let Some(peer) = self.peers.get(&index) {
+                    self.events.push_back(Event::Path {
+                        id: peer.id,
+                        direct,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Next control datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// Next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) should run; it may turn
+    /// out to have nothing to do.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Runs what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(Reverse((at, index))) = self.timers.peek().copied() {
+            if at > now {
+                break;
+            }
+            self.timers.pop();
+            let Some(peer) = self.peers.get_mut(&index) else {
+                continue;
+            };
+            if peer.armed != Some(at) {
+                continue;
+            }
+            peer.armed = None;
+            // Armed times only move later unnoticed, so look before acting.
+            if peer.poll_timeout(now).is_some_and(|due| due <= now) {
+                peer.tunnel.handle_timeout(now, &mut self.rng);
+                peer.paths.handle_timeout(now, &mut self.rng);
+            }
+            self.after(now, index);
+        }
+    }
+
+    /// All peers.
+    pub fn peers(&self, now: Instant) -> impl Iterator<Item = PeerInfo> + '_ {
+        self.peers.values().map(move |p| p.info(now))
+    }
+
+    /// One peer.
+    #[must_use]
+    pub fn peer(&self, now: Instant, id: &Uuid) -> Option<PeerInfo> {
+        self.by_id
+            .get(id)
+            .and_then(|index| self.peers.get(index))
+            .map(|p| p.info(now))
+    }
+
+    /// Own WireGuard key.
+    #[must_use]
+    pub fn public_key(&self) -> NodePublic {
+        self.node_public
+    }
+}

@@ -1,0 +1,639 @@
+//! Finding, choosing and doubting the direct path to one peer.
+//!
+//! A candidate address becomes the path when a ping over it is answered. While
+//! traffic flows the path has to keep proving itself: by packets that arrive
+//! over UDP and by pongs. When it stays silent for longer than its own
+//! round-trip time explains, packets go over the relay as well, and after
+//! [`GIVE_UP`] over the relay alone until a candidate answers again.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use adit_disco::TxId;
+use rand::Rng;
+
+use crate::score::{Measured, better};
+use crate::types::{NotDirect, Via};
+
+/// A ping without answer is forgotten after this.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Spacing of discovery pings to one silent address, by number of tries.
+const DISCOVERY: [Duration; 4] = [
+    Duration::from_millis(300),
+    Duration::from_millis(700),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+];
+/// A peer counts as active this long after the last packet sent to it.
+pub(crate) const ACTIVE: Duration = Duration::from_secs(45);
+/// Pings over the path in use while active; more often while data flows.
+const HEARTBEAT: Duration = Duration::from_secs(3);
+const BUSY_HEARTBEAT: Duration = Duration::from_secs(1);
+/// A path is believed this long after a pong.
+const TRUST: Duration = Duration::from_millis(6500);
+/// All candidates are tried again this often, to find a better path.
+const FULL_PROBE: Duration = Duration::from_secs(60);
+/// Paths at least this fast are good enough not to look further.
+const GOOD_ENOUGH: Duration = Duration::from_millis(5);
+/// Silence in doubt after which the path is given up.
+const GIVE_UP: Duration = Duration::from_secs(2);
+/// Bounds of the time a path may stay silent after a packet was sent.
+const SILENCE_MIN: Duration = Duration::from_millis(150);
+const SILENCE_MAX: Duration = Duration::from_secs(1);
+/// Candidates learned from the peer's pings are kept this long.
+const LEARNED: Duration = Duration::from_secs(45);
+/// Most candidates kept.
+const MAX_CANDIDATES: usize = 100;
+/// Most unanswered pings remembered.
+const MAX_PINGS: usize = 256;
+/// Call-me-maybe messages to one peer are at least this far apart.
+const CALL_INTERVAL: Duration = Duration::from_secs(2);
+
+/// What the owner must do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Send a disco ping.
+    Ping { tx: TxId, to: SocketAddr },
+    /// Send our endpoints through the peer's relay.
+    CallMeMaybe,
+    /// The path changed.
+    Changed(Option<SocketAddr>),
+}
+
+#[derive(Debug, Default)]
+struct Candidate {
+    /// Announced in the peer's node.
+    announced: bool,
+    /// Named in its last call-me-maybe.
+    called: bool,
+    /// It pinged us from there.
+    seen: Option<Instant>,
+    pinged: Option<Instant>,
+    tries: usize,
+}
+
+#[derive(Debug)]
+struct Best {
+    addr: SocketAddr,
+    srtt: Duration,
+    rttvar: Duration,
+    trust_until: Instant,
+    /// Last packet that came over UDP from the peer.
+    heard: Instant,
+    /// First data sent since something came back.
+    unanswered: Option<Instant>,
+    /// Oldest ping without pong.
+    ping_out: Option<Instant>,
+    last_ping: Instant,
+    doubt: Option<Instant>,
+}
+
+impl Best {
+    /// Longest plausible wait for an answer.
+    fn patience(&self) -> Duration {
+        (self.srtt + self.rttvar * 4 + Duration::from_millis(20)).clamp(SILENCE_MIN, SILENCE_MAX)
+    }
+}
+
+/// Why a ping was sent.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    to: Via,
+    at: Instant,
+    token: Option<u64>,
+}
+
+/// A pong that belonged to one of our pings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Answered {
+    pub(crate) via: Via,
+    pub(crate) rtt: Duration,
+    pub(crate) token: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Paths {
+    candidates: HashMap<SocketAddr, Candidate>,
+    best: Option<Best>,
+    pings: HashMap<TxId, Sent>,
+    last_send: Option<Instant>,
+    last_call: Option<Instant>,
+    full_probe: Option<Instant>,
+    lost: bool,
+    blocked: bool,
+    actions: VecDeque<Action>,
+}
+
+impl Paths {
+    pub(crate) fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    pub(crate) fn direct(&self) -> Option<SocketAddr> {
+        self.best.as_ref().map(|b| b.addr)
+    }
+
+    pub(crate) fn latency(&self) -> Option<Duration> {
+        self.best.as_ref().map(|b| b.srtt)
+    }
+
+    pub(crate) fn active(&self, now: Instant) -> bool {
+        self.last_send
+            .is_some_and(|t| now.duration_since(t) < ACTIVE)
+    }
+
+    pub(crate) fn not_direct(&self, now: Instant) -> Option<NotDirect> {
+        if self.best.is_some() {
+            None
+        } else if self.blocked {
+            Some(NotDirect::Blocked)
+        } else if self.candidates.is_empty() {
+            Some(NotDirect::PeerHasNoEndpoints)
+        } else if self.lost {
+            Some(NotDirect::Lost)
+        } else if self.active(now) {
+            Some(NotDirect::NoAnswer)
+        } else {
+            Some(NotDirect::Idle)
+        }
+    }
+
+    /// The way for a packet sent now: direct address, and whether the relay is
+    /// used too.
+    pub(crate) fn route(&self, now: Instant) -> (Option<SocketAddr>, bool) {
+        match &self.best {
+            Some(best) => (
+                Some(best.addr),
+                best.doubt.is_some() || now >= best.trust_until,
+            ),
+            None => (None, true),
+        }
+    }
+
+    /// Data (not an empty keepalive) goes out now.
+    pub(crate) fn sent(&mut self, now: Instant, rng: &mut impl Rng) {
+        let woke = !self.active(now);
+        self.last_send = Some(now);
+        match &mut self.best {
+            Some(best) => {
+                if best.unanswered.is_none() {
+                    best.unanswered = Some(now);
+                }
+                if now >= best.trust_until && best.ping_out.is_none() {
+                    self.discover(now, false, rng);
+                }
+            }
+            None if woke => self.discover(now, true, rng),
+            None => {}
+        }
+    }
+
+    /// A keepalive goes out: proves an aged path without a full search.
+    pub(crate) fn sent_keepalive(&mut self, now: Instant, rng: &mut impl Rng) {
+        if let Some(best) = &self.best
+            && now >= best.trust_until
+            && best.ping_out.is_none()
+        {
+            self.ping_best(now, rng);
+        }
+    }
+
+    /// An authentic WireGuard packet arrived over UDP.
+    pub(crate) fn heard_udp(&mut self, now: Instant) {
+        if let Some(best) = &mut self.best {
+            best.heard = now;
+            best.unanswered = None;
+            if best.doubt.is_some()
+                && best
+                    .ping_out
+                    .is_none_or(|t| now.duration_since(t) < best.patience() * 3)
+            {
+                best.doubt = None;
+            }
+        }
+    }
+
+    /// An authentic data packet arrived over the relay. While our path is
+    /// direct that says that the peer does not believe in it any more.
+    pub(crate) fn heard_relay(&mut self, now: Instant, rng: &mut impl Rng) {
+        if let Some(best) = &mut self.best
+            && best.doubt.is_none()
+            && now.duration_since(best.heard) > best.patience()
+        {
+            best.doubt = Some(now);
+            self.ping_best(now, rng);
+        }
+    }
+
+    /// Sending to `addr` failed in a way that says it cannot be reached.
+    pub(crate) fn send_failed(&mut self, now: Instant, addr: SocketAddr) {
+        if self.best.as_ref().is_some_and(|b| b.addr == addr) {
+            self.drop_best(now);
+        }
+    }
+
+    /// Own network changed: nothing known about paths holds.
+    pub(crate) fn link_changed(&mut self, now: Instant, rng: &mut impl Rng) {
+        if let Some(best) = &mut self.best {
+            best.trust_until = now;
+            best.doubt = Some(now);
+        }
+        self.reset_tries();
+        if self.active(now) {
+            self.discover(now, true, rng);
+        }
+    }
+
+    /// Starts with direct paths switched off.
+    pub(crate) fn block(&mut self) {
+        self.blocked = true;
+    }
+
+    pub(crate) fn set_blocked(&mut self, now: Instant, blocked: bool, rng: &mut impl Rng) {
+        if self.blocked == blocked {
+            return;
+        }
+        self.blocked = blocked;
+        if blocked {
+            self.pings.retain(|_, p| matches!(p.to, Via::Derp { .. }));
+            if self.best.take().is_some() {
+                self.actions.push_back(Action::Changed(None));
+            }
+            self.lost = false;
+        } else if self.active(now) {
+            self.reset_tries();
+            self.discover(now, true, rng);
+        }
+    }
+
+    /// Addresses in the peer's node message.
+    pub(crate) fn set_announced(
+        &mut self,
+        now: Instant,
+        endpoints: &[SocketAddr],
+        rng: &mut impl Rng,
+    ) {
+        for candidate in self.candidates.values_mut() {
+            candidate.announced = false;
+        }
+        let mut fresh = false;
+        for addr in endpoints
+            .iter()
+            .filter(|a| usable(**a))
+            .take(MAX_CANDIDATES)
+        {
+            let candidate = self.candidates.entry(*addr).or_insert_with(|| {
+                fresh = true;
+                Candidate::default()
+            });
+            candidate.announced = true;
+        }
+        self.prune(now);
+        if fresh && self.active(now) && !self.trusted(now) {
+            self.discover(now, true, rng);
+        }
+    }
+
+    /// The peer asks to be pinged at `endpoints` and nowhere else.
+    pub(crate) fn called(&mut self, now: Instant, endpoints: &[SocketAddr], rng: &mut impl Rng) {
+        if self.blocked {
+            return;
+        }
+        let mut revoked = Vec::new();
+        for (addr, candidate) in &mut self.candidates {
+            if std::mem::take(&mut candidate.called) {
+                revoked.push(*addr);
+            }
+        }
+        for addr in endpoints
+            .iter()
+            .filter(|a| usable(**a))
+            .take(MAX_CANDIDATES)
+        {
+            self.candidates.entry(*addr).or_default().called = true;
+        }
+        if let Some(best) = &mut self.best
+            && revoked.contains(&best.addr)
+            && self
+                .candidates
+                .get(&best.addr)
+                .is_some_and(|c| !c.called && !c.announced)
+        {
+            best.doubt.get_or_insert(now);
+            best.trust_until = now;
+        }
+        self.prune(now);
+        self.reset_tries();
+        let targets: Vec<_> = self.candidates.keys().copied().collect();
+        for addr in targets {
+            self.ping(now, addr, rng);
+        }
+    }
+
+    /// A ping of the peer arrived from `addr` over UDP.
+    pub(crate) fn pinged_from(&mut self, now: Instant, addr: SocketAddr, rng: &mut impl Rng) {
+        if self.blocked || !usable(addr) {
+            return;
+        }
+        let full = self.candidates.len() >= MAX_CANDIDATES;
+        let fresh = !self.candidates.contains_key(&addr);
+        if fresh && full {
+            self.prune(now);
+            if self.candidates.len() >= MAX_CANDIDATES {
+                return;
+            }
+        }
+        self.candidates.entry(addr).or_default().seen = Some(now);
+        let knock = fresh || !self.trusted(now);
+        if knock && self.active(now) && self.due(now, addr) {
+            self.ping(now, addr, rng);
+        }
+    }
+
+    /// Notes a ping sent over the relay or for a caller.
+    pub(crate) fn note_ping(
+        &mut self,
+        now: Instant,
+        to: Via,
+        token: Option<u64>,
+        rng: &mut impl Rng,
+    ) -> TxId {
+        if self.pings.len() >= MAX_PINGS {
+            self.pings
+                .retain(|_, p| now.duration_since(p.at) < PING_TIMEOUT);
+            if self.pings.len() >= MAX_PINGS {
+                self.pings.clear();
+            }
+        }
+        let tx = TxId(rng.random());
+        self.pings.insert(tx, Sent { to, at: now, token });
+        tx
+    }
+
+    /// Pings every address worth trying, for a caller who waits for `token`.
+    pub(crate) fn ping_all(&mut self, now: Instant, token: u64, rng: &mut impl Rng) {
+        if self.blocked {
+            return;
+        }
+        let targets: Vec<_> = self.candidates.keys().copied().collect();
+        for to in targets {
+            let tx = self.note_ping(now, Via::Udp(to), Some(token), rng);
+            self.actions.push_back(Action::Ping { tx, to });
+        }
+    }
+
+    /// A pong arrived. `None` if it answers no ping of ours.
+    pub(crate) fn ponged(&mut self, now: Instant, tx: TxId) -> Option<Answered> {
+        let ping = self.pings.remove(&tx)?;
+        let rtt = now.duration_since(ping.at);
+        if let Via::Udp(addr) = ping.to
+            && !self.blocked
+        {
+            self.proved(now, Measured { addr, rtt });
+        }
+        Some(Answered {
+            via: ping.to,
+            rtt,
+            token: ping.token,
+        })
+    }
+
+    pub(crate) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        if self.blocked || !self.active(now) {
+            return None;
+        }
+        let next = match &self.best {
+            Some(best) => {
+                let mut at = best.last_ping + self.heartbeat(now);
+                if let Some(t) = best.unanswered
+                    && best.ping_out.is_none()
+                {
+                    at = at.min((t + best.patience()).max(best.last_ping + best.patience()));
+                }
+                if best.ping_out.is_some() || best.doubt.is_some() {
+                    at = at.min(best.last_ping + best.patience());
+                }
+                if let Some(t) = best.doubt {
+                    at = at.min(t + GIVE_UP);
+                }
+                if best.srtt > GOOD_ENOUGH && self.candidates.len() > 1 {
+                    at = at.min(self.full_probe.map_or(now, |t| t + FULL_PROBE));
+                }
+                at
+            }
+            None => self
+                .candidates
+                .values()
+                .filter_map(|c| c.pinged.map(|t| t + spacing(c.tries)))
+                .min()?,
+        };
+        Some(next)
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant, rng: &mut impl Rng) {
+        if self.blocked || !self.active(now) {
+            return;
+        }
+        let heartbeat = self.heartbeat(now);
+        let Some(best) = &mut self.best else {
+            self.discover(now, false, rng);
+            return;
+        };
+        let patience = best.patience();
+        if let Some(doubt) = best.doubt
+            && now >= doubt + GIVE_UP
+        {
+            self.drop_best(now);
+            self.discover(now, true, rng);
+            return;
+        }
+        // A ping that had its time without an answer, and nothing else heard.
+        if let Some(out) = best.ping_out
+            && now >= out + patience
+            && (best.heard < out || now >= out + patience * 3)
+            && best.doubt.is_none()
+        {
+            best.doubt = Some(now);
+        }
+        let silent = best.unanswered.is_some_and(|t| now >= t + patience);
+        let open = best.ping_out.is_some() || best.doubt.is_some();
+        let step = if silent || open { patience } else { heartbeat };
+        if now >= best.last_ping + step {
+            self.ping_best(now, rng);
+        }
+        if self.best.as_ref().is_some_and(|b| b.srtt > GOOD_ENOUGH)
+            && self.full_probe.is_none_or(|t| now >= t + FULL_PROBE)
+        {
+            self.discover(now, false, rng);
+        }
+    }
+
+    fn heartbeat(&self, now: Instant) -> Duration {
+        match self.last_send {
+            Some(t) if now.duration_since(t) < BUSY_HEARTBEAT => BUSY_HEARTBEAT,
+            _ => HEARTBEAT,
+        }
+    }
+
+    fn trusted(&self, now: Instant) -> bool {
+        self.best
+            .as_ref()
+            .is_some_and(|b| now < b.trust_until && b.doubt.is_none())
+    }
+
+    fn proved(&mut self, now: Instant, new: Measured) {
+        self.lost = false;
+        if let Some(best) = &mut self.best
+            && best.addr == new.addr
+        {
+            let diff = best.srtt.abs_diff(new.rtt);
+            best.rttvar = (best.rttvar * 3 + diff) / 4;
+            best.srtt = (best.srtt * 7 + new.rtt) / 8;
+            best.trust_until = now + TRUST;
+            best.heard = now;
+            best.unanswered = None;
+            best.ping_out = None;
+            best.doubt = None;
+            return;
+        }
+        let replace = match &self.best {
+            None => true,
+            Some(best) if best.doubt.is_some() || now >= best.trust_until => true,
+            Some(best) => better(
+                new,
+                Measured {
+                    addr: best.addr,
+                    rtt: best.srtt,
+                },
+            ),
+        };
+        if let Some(candidate) = self.candidates.get_mut(&new.addr) {
+            candidate.tries = 0;
+        }
+        if replace {
+            self.candidates.entry(new.addr).or_default().seen = Some(now);
+            self.best = Some(Best {
+                addr: new.addr,
+                srtt: new.rtt,
+                rttvar: new.rtt / 2,
+                trust_until: now + TRUST,
+                heard: now,
+                unanswered: None,
+                ping_out: None,
+                last_ping: now,
+                doubt: None,
+            });
+            self.actions.push_back(Action::Changed(Some(new.addr)));
+        }
+    }
+
+    fn drop_best(&mut self, now: Instant) {
+        if self.best.take().is_some() {
+            self.lost = true;
+            self.reset_tries();
+            self.prune(now);
+            self.actions.push_back(Action::Changed(None));
+        }
+    }
+
+    /// Pings all candidates that are due, and invites the peer to do the same.
+    fn discover(&mut self, now: Instant, again: bool, rng: &mut impl Rng) {
+        if self.blocked {
+            return;
+        }
+        if again {
+            self.reset_tries();
+        }
+        self.prune(now);
+        self.full_probe = Some(now);
+        let due: Vec<_> = self
+            .candidates
+            .keys()
+            .copied()
+            .filter(|a| self.due(now, *a))
+            .collect();
+        for addr in due {
+            self.ping(now, addr, rng);
+        }
+        if self
+            .last_call
+            .is_none_or(|t| now.duration_since(t) >= CALL_INTERVAL)
+            && !self.trusted(now)
+        {
+            self.last_call = Some(now);
+            self.actions.push_back(Action::CallMeMaybe);
+        }
+    }
+
+    fn due(&self, now: Instant, addr: SocketAddr) -> bool {
+        self.candidates.get(&addr).is_some_and(|c| {
+            c.pinged
+                .is_none_or(|t| now.duration_since(t) >= spacing(c.tries))
+        })
+    }
+
+    fn ping_best(&mut self, now: Instant, rng: &mut impl Rng) {
+        if let Some(addr) = self.direct() {
+            self.ping(now, addr, rng);
+        }
+    }
+
+    fn ping(&mut self, now: Instant, to: SocketAddr, rng: &mut impl Rng) {
+        let tx = self.note_ping(now, Via::Udp(to), None, rng);
+        if let Some(candidate) = self.candidates.get_mut(&to) {
+            candidate.pinged = Some(now);
+            candidate.tries = candidate.tries.saturating_add(1);
+        }
+        if let Some(best) = &mut self.best
+            && best.addr == to
+        {
+            best.last_ping = now;
+            best.ping_out.get_or_insert(now);
+        }
+        self.actions.push_back(Action::Ping { tx, to });
+    }
+
+    fn reset_tries(&mut self) {
+        for candidate in self.candidates.values_mut() {
+            candidate.tries = 0;
+            candidate.pinged = None;
+        }
+    }
+
+    fn prune(&mut self, now: Instant) {
+        let best = self.direct();
+        self.candidates.retain(|addr, c| {
+            c.announced
+                || c.called
+                || Some(*addr) == best
+                || c.seen.is_some_and(|t| now.duration_since(t) < LEARNED)
+        });
+        self.pings
+            .retain(|_, p| now.duration_since(p.at) < PING_TIMEOUT);
+    }
+}
+
+fn spacing(tries: usize) -> Duration {
+    DISCOVERY[tries.saturating_sub(1).min(DISCOVERY.len() - 1)]
+}
+
+/// Addresses that can lead out of here: no overlay, no link-local, no
+/// multicast.
+fn usable(addr: SocketAddr) -> bool {
+    if addr.port() == 0 || addr.ip().is_unspecified() || addr.ip().is_multicast() {
+        return false;
+    }
+    match addr.ip() {
+        IpAddr::V4(ip) => !ip.is_broadcast(),
+        IpAddr::V6(ip) => {
+            !ip.is_unicast_link_local()
+                && !adit_keys::addr::is_service_ip(&ip)
+                && !is_tailnet(&ip.octets())
+        }
+    }
+}
+
+fn is_tailnet(octets: &[u8; 16]) -> bool {
+    octets.starts_with(&adit_keys::addr::TAILNET_PREFIX)
+}

@@ -1,0 +1,417 @@
+//! Two meshes talking: grants, handshakes, paths and their failures.
+#![expect(clippy::unwrap_used, reason = "test")]
+
+mod common;
+
+use std::time::Duration;
+
+use adit_mesh::{Event, NotDirect, Received, Sealed};
+use common::{Link, Net, packet};
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+fn pair(seed: u64) -> Net {
+    let mut net = Net::new(seed, 2);
+    net.grant(1, 0, false);
+    net.grant(0, 1, true);
+    net
+}
+
+#[test]
+fn first_packet_goes_over_the_relay_and_then_direct() {
+    let mut net = pair(1);
+    net.run(MS(100));
+    assert!(
+        net.nodes[0]
+            .events
+            .iter()
+            .any(|e| matches!(e, Event::Established { .. }))
+    );
+    net.send(0, 1, b"hello");
+    net.run(MS(100));
+    assert_eq!(net.take(1), [b"hello".to_vec()]);
+    assert_eq!(net.direct(0, 1), Some(net.addr(1)));
+    net.send(1, 0, b"back");
+    net.run(MS(100));
+    assert_eq!(net.take(0), [b"back".to_vec()]);
+    assert_eq!(net.direct(1, 0), Some(net.addr(0)));
+    let relayed = net.nodes[0].sent_derp;
+    for _ in 0..20 {
+        net.send(0, 1, b"x");
+        net.send(1, 0, b"y");
+        net.run(MS(20));
+    }
+    assert_eq!(
+        net.nodes[0].sent_derp, relayed,
+        "nothing more over the relay"
+    );
+    assert_eq!(net.take(1).len(), 20);
+}
+
+#[test]
+fn queued_packets_arrive_after_the_handshake() {
+    let mut net = Net::new(2, 2);
+    net.grant(0, 1, false);
+    net.grant(1, 0, false);
+    for n in 0..10u8 {
+        assert_eq!(net.send(0, 1, &[n]), Sealed::Queued);
+    }
+    net.run(MS(200));
+    assert_eq!(net.take(1), (0..10u8).map(|n| vec![n]).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_peer_without_grant_reaches_nothing() {
+    let mut net = Net::new(3, 3);
+    net.grant(1, 0, false);
+    net.grant(0, 1, true);
+    // The intruder knows everything about node 1, but node 1 was not told of it.
+    net.grant(2, 1, true);
+    net.run(MS(500));
+    net.send(2, 1, b"let me in");
+    net.run(Duration::from_secs(20));
+    assert!(net.take(1).is_empty());
+    assert!(net.direct(2, 1).is_none(), "not even a pong");
+    assert!(
+        !net.nodes[2]
+            .events
+            .iter()
+            .any(|e| matches!(e, Event::Established { .. }))
+    );
+    assert_eq!(net.nodes[1].sent_udp, 0, "no answer of any kind");
+
+    // And after a grant is taken back nothing passes any more.
+    net.send(0, 1, b"ok");
+    net.run(MS(200));
+    assert_eq!(net.take(1).len(), 1);
+    let id = net.nodes[0].id;
+    net.nodes[1].mesh.remove_peer(id);
+    net.send(0, 1, b"gone");
+    net.run(Duration::from_secs(5));
+    assert!(net.take(1).is_empty());
+}
+
+#[test]
+fn a_forged_source_address_is_dropped() {
+    let mut net = pair(4);
+    net.run(MS(200));
+    let forged = packet(net.nodes[1].ip, net.nodes[1].ip, b"forged");
+    let dst = net.nodes[1].ip;
+    net.send_raw(0, dst, &forged);
+    net.run(MS(200));
+    assert!(net.take(1).is_empty());
+}
+
+#[test]
+fn an_address_stays_with_its_first_holder() {
+    let mut net = Net::new(5, 3);
+    net.grant(1, 0, false);
+    net.grant(0, 1, false);
+    let stolen = net.nodes[0].ip;
+    let mut thief = net.nodes[2].config.clone();
+    thief.allowed_ips = vec![stolen];
+    let now = net.now;
+    net.nodes[1].mesh.upsert_peer(now, thief).unwrap();
+    net.send(1, 0, b"secret");
+    net.run(MS(300));
+    assert_eq!(net.take(0).len(), 1);
+    assert!(net.take(2).is_empty());
+}
+
+#[test]
+fn a_relay_cannot_pass_one_peer_off_as_another() {
+    let mut net = Net::new(6, 3);
+    for (a, b) in [(0, 1), (1, 0), (1, 2), (2, 1)] {
+        net.grant(a, b, a == 0);
+    }
+    net.run(MS(200));
+    let mut out = vec![0; 2048];
+    let inner = packet(net.nodes[0].ip, net.nodes[1].ip, b"hi");
+    let (now, dst) = (net.now, net.nodes[1].ip);
+    let Sealed::Ready { len, .. } = net.nodes[0].mesh.seal(now, &dst, &inner, &mut out) else {
+        panic!("no session")
+    };
+    let liar = net.nodes[2].key;
+    let honest = net.nodes[0].key;
+    let mut inner_out = vec![0; 2048];
+    let got = net.nodes[1]
+        .mesh
+        .handle_derp(now, common::REGION, liar, &out[..len], &mut inner_out);
+    assert_eq!(got, Received::Nothing);
+    let got =
+        net.nodes[1]
+            .mesh
+            .handle_derp(now, common::REGION, honest, &out[..len], &mut inner_out);
+    assert!(matches!(got, Received::Packet { .. }));
+}
+
+#[test]
+fn blocked_endpoints_keep_everything_on_the_relay() {
+    for blocker in 0..2 {
+        let mut net = pair(7);
+        let now = net.now;
+        net.nodes[blocker].mesh.set_blocked(now, true);
+        for _ in 0..10 {
+            net.send(0, 1, b"x");
+            net.send(1, 0, b"y");
+            net.run(MS(300));
+        }
+        assert_eq!(net.take(1).len(), 10);
+        assert!(net.direct(0, 1).is_none() && net.direct(1, 0).is_none());
+    }
+}
+
+#[test]
+fn blocking_at_run_time_drops_the_direct_path() {
+    let mut net = pair(8);
+    for _ in 0..5 {
+        net.send(0, 1, b"x");
+        net.run(MS(100));
+    }
+    assert!(net.direct(0, 1).is_some());
+    let now = net.now;
+    net.nodes[0].mesh.set_blocked(now, true);
+    assert!(net.direct(0, 1).is_none());
+    net.take(1);
+    net.send(0, 1, b"relayed");
+    net.run(MS(100));
+    assert_eq!(net.take(1).len(), 1);
+    let now = net.now;
+    net.nodes[0].mesh.set_blocked(now, false);
+    net.send(0, 1, b"again");
+    net.run(MS(200));
+    assert!(net.direct(0, 1).is_some(), "comes back when allowed again");
+}
+
+/// Sends both ways each 20 ms for `span`; returns the longest silence at
+/// node 1.
+fn longest_gap(net: &mut Net, span: Duration) -> Duration {
+    let end = net.now + span;
+    let mut last = net.now;
+    let mut worst = Duration::ZERO;
+    while net.now < end {
+        net.send(0, 1, b"data");
+        net.run(MS(10));
+        net.send(1, 0, b"ack");
+        net.run(MS(10));
+        for (at, _) in net.nodes[1].inbox.drain(..) {
+            worst = worst.max(at - last);
+            last = at;
+        }
+        net.nodes[0].inbox.clear();
+    }
+    worst.max(net.now - last)
+}
+
+#[test]
+fn a_black_holed_direct_path_is_silent_for_less_than_a_second() {
+    for seed in 0..50 {
+        let mut net = pair(100 + seed);
+        net.udp.delay = MS(1 + seed);
+        net.udp.jitter = MS(2);
+        let _ = longest_gap(&mut net, Duration::from_secs(3));
+        assert!(net.direct(0, 1).is_some());
+        net.udp.up = false;
+        let gap = longest_gap(&mut net, Duration::from_secs(10));
+        assert!(gap < MS(700), "silent for {gap:?} with seed {seed}");
+        assert!(net.direct(0, 1).is_none());
+        let id = net.nodes[1].id;
+        let info = net.nodes[0].mesh.peer(net.now, &id).unwrap();
+        assert_eq!(info.not_direct, Some(NotDirect::Lost));
+        // And it comes back once the network does.
+        net.udp.up = true;
+        let gap = longest_gap(&mut net, Duration::from_secs(7));
+        assert!(gap < MS(200), "silent for {gap:?} on return");
+        assert!(net.direct(0, 1).is_some());
+    }
+}
+
+#[test]
+fn a_one_way_black_hole_is_noticed_too() {
+    let mut net = pair(9);
+    let _ = longest_gap(&mut net, Duration::from_secs(3));
+    let target = net.addr(1);
+    net.black_holes.insert(target);
+    let gap = longest_gap(&mut net, Duration::from_secs(10));
+    assert!(gap < MS(2000), "silent for {gap:?}");
+}
+
+#[test]
+fn the_direct_path_survives_the_relay() {
+    let mut net = pair(10);
+    let _ = longest_gap(&mut net, Duration::from_secs(2));
+    net.derp.up = false;
+    // Long enough for two rekeys.
+    let gap = longest_gap(&mut net, Duration::from_secs(300));
+    assert!(gap < MS(100), "silent for {gap:?}");
+    let handshakes = net.nodes[0]
+        .events
+        .iter()
+        .filter(|e| matches!(e, Event::Established { .. }))
+        .count();
+    assert!(handshakes >= 3, "rekeyed {handshakes} times");
+}
+
+#[test]
+fn rekeying_loses_nothing() {
+    let mut net = pair(11);
+    net.udp.jitter = MS(3);
+    let mut sent = 0u32;
+    let mut got = 0;
+    for _ in 0..40_000 {
+        net.send(0, 1, &sent.to_be_bytes());
+        sent += 1;
+        net.run(MS(10));
+        got += net.take(1).len();
+        net.send(1, 0, b"ack");
+        net.take(0);
+    }
+    net.run(Duration::from_secs(1));
+    got += net.take(1).len();
+    assert_eq!(got, sent as usize);
+}
+
+#[test]
+fn duplicates_of_two_paths_arrive_once() {
+    let mut net = pair(12);
+    net.udp = Link {
+        duplicate: 300,
+        jitter: MS(10),
+        ..Link::clean(5)
+    };
+    net.derp = Link {
+        duplicate: 300,
+        jitter: MS(10),
+        ..Link::clean(5)
+    };
+    let mut seen = std::collections::HashSet::new();
+    for n in 0..2000u32 {
+        net.send(0, 1, &n.to_be_bytes());
+        if n % 50 == 0 {
+            let now = net.now;
+            net.nodes[0].mesh.link_changed(now);
+        }
+        net.run(MS(3));
+        for payload in net.take(1) {
+            assert!(seen.insert(payload), "delivered twice");
+        }
+    }
+    net.run(MS(100));
+    seen.extend(net.take(1));
+    assert_eq!(seen.len(), 2000);
+}
+
+#[test]
+fn an_idle_pair_is_silent() {
+    let mut net = pair(13);
+    let _ = longest_gap(&mut net, Duration::from_secs(2));
+    net.run(Duration::from_secs(60));
+    let (udp, derp, wakeups) = (net.nodes[0].sent_udp, net.nodes[0].sent_derp, net.wakeups);
+    net.run(Duration::from_secs(600));
+    let sent = net.nodes[0].sent_udp + net.nodes[0].sent_derp - udp - derp;
+    assert!(sent <= 120, "{sent} datagrams in ten idle minutes");
+    let woke = net.wakeups - wakeups;
+    assert!(woke <= 120, "{woke} wake-ups in ten idle minutes");
+    net.take(1);
+    net.send(0, 1, b"still there");
+    net.run(MS(100));
+    assert_eq!(net.take(1).len(), 1);
+}
+
+#[test]
+fn handshake_completes_on_a_lossy_relay() {
+    for seed in 0..200 {
+        let mut net = Net::new(1000 + seed, 2);
+        net.derp = Link {
+            loss: 300,
+            jitter: MS(30),
+            ..Link::clean(20)
+        };
+        net.udp.up = false;
+        net.grant(1, 0, false);
+        net.grant(0, 1, true);
+        net.run(Duration::from_secs(85));
+        assert!(
+            net.nodes[0]
+                .events
+                .iter()
+                .any(|e| matches!(e, Event::Established { .. })),
+            "no handshake with seed {seed}"
+        );
+    }
+}
+
+#[test]
+fn a_restarted_peer_takes_over_its_name() {
+    let mut net = pair(14);
+    net.run(MS(200));
+    // Node 0 restarts: another key under the same id and address.
+    let mut fresh = Net::new(999, 1);
+    let mut config = fresh.nodes[0].config.clone();
+    config.id = net.nodes[0].id;
+    config.allowed_ips = vec![net.nodes[0].ip];
+    let now = net.now;
+    net.nodes[1].mesh.upsert_peer(now, config).unwrap();
+    let info: Vec<_> = net.nodes[1].mesh.peers(now).collect();
+    assert_eq!(info.len(), 1);
+    assert_eq!(info[0].node_key, fresh.nodes.remove(0).key);
+    net.send(0, 1, b"from the old one");
+    net.run(MS(200));
+    assert!(net.take(1).is_empty());
+}
+
+#[test]
+fn pings_report_both_paths() {
+    let mut net = pair(15);
+    net.run(MS(100));
+    let (now, ip) = (net.now, net.nodes[1].ip);
+    let token = net.nodes[0].mesh.ping(now, &ip).unwrap();
+    net.send(0, 1, b"x");
+    net.run(MS(200));
+    let pongs: Vec<_> = net.nodes[0]
+        .events
+        .iter()
+        .filter_map(|e| match e {
+            Event::Pong {
+                token: t,
+                latency,
+                via,
+            } if *t == token => Some((*latency, *via)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(pongs.len(), 2);
+    assert_eq!(pongs[0].0, MS(10));
+    assert_eq!(pongs[1].0, MS(40));
+}
+
+#[test]
+fn arbitrary_datagrams_do_no_harm() {
+    use rand::{Rng, SeedableRng};
+    let mut net = pair(16);
+    net.run(MS(200));
+    let mut rng = rand::rngs::StdRng::seed_from_u64(7);
+    let mut out = vec![0; 2048];
+    for _ in 0..20_000 {
+        let most = if rng.random_ratio(1, 50) { 65_536 } else { 200 };
+        let len = rng.random_range(0..most);
+        let mut data: Vec<u8> = (0..len).map(|_| rng.random()).collect();
+        if rng.random() && data.len() > 8 {
+            data[..4].copy_from_slice(&u32::to_le_bytes(rng.random_range(0..6)));
+        }
+        let (now, addr, key) = (net.now, net.addr(0), net.nodes[0].key);
+        assert!(!matches!(
+            net.nodes[1].mesh.handle_udp(now, addr, &data, &mut out),
+            Received::Packet { .. }
+        ));
+        assert!(!matches!(
+            net.nodes[1]
+                .mesh
+                .handle_derp(now, common::REGION, key, &data, &mut out),
+            Received::Packet { .. }
+        ));
+    }
+    net.send(0, 1, b"alive");
+    net.run(MS(200));
+    assert_eq!(net.take(1).len(), 1);
+}
