@@ -7,6 +7,13 @@ use uuid::Uuid;
 
 use crate::nullable;
 
+/// Version that all programs report on the wire.
+///
+/// Clients compare it as semantic version to learn what the other side can
+/// do, so it names the Coder release whose interfaces are spoken; which build
+/// of ours it is stands in the build metadata.
+pub const WIRE_VERSION: &str = concat!("v2.33.0+adit-", env!("CARGO_PKG_VERSION"));
+
 /// Response header with the server's version, on every reply.
 pub const BUILD_VERSION_HEADER: &str = "X-Coder-Build-Version";
 /// Request header with the session or agent token.
