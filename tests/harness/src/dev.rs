@@ -109,7 +109,9 @@ impl Dev {
     #[must_use]
     pub fn authority(&self) -> String {
         let url = self.fact("url");
-        url.trim_start_matches("http://").trim_end_matches('/').to_owned()
+        url.trim_start_matches("http://")
+            .trim_end_matches('/')
+            .to_owned()
     }
 
     /// The temporary directory of this deployment.
@@ -216,7 +218,11 @@ impl Dev {
         let mut process = self.process.take().expect("the server is running");
         process.signal(Signal::SIGTERM);
         let status = process.wait();
-        assert!(status.success(), "adit-server ended with {status}:\n{}", process.output());
+        assert!(
+            status.success(),
+            "adit-server ended with {status}:\n{}",
+            process.output()
+        );
     }
 }
 

@@ -107,11 +107,19 @@ impl Drop for Process {
 /// If it cannot be started, or runs too long.
 #[must_use]
 pub fn run(command: &mut Command, limit: Duration) -> Output {
+    command.stdout(Stdio::piped());
+    run_into(command, limit)
+}
+
+/// Runs `command` as [`run`] does, with its standard output where the caller
+/// has put it.
+///
+/// # Panics
+/// If it cannot be started, or runs too long.
+#[must_use]
+pub fn run_into(command: &mut Command, limit: Duration) -> Output {
     use std::os::unix::process::CommandExt as _;
-    command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
+    command.stderr(Stdio::piped()).process_group(0);
     let description = format!("{command:?}");
     let child = command
         .spawn()
@@ -157,5 +165,8 @@ pub fn processes_with(text: &str) -> Vec<i32> {
 
 fn contains(haystack: &[u8], needle: &OsStr) -> bool {
     let needle = needle.as_encoded_bytes();
-    !needle.is_empty() && haystack.windows(needle.len()).any(|window| window == needle)
+    !needle.is_empty()
+        && haystack
+            .windows(needle.len())
+            .any(|window| window == needle)
 }

@@ -43,9 +43,16 @@ fn build() -> PathBuf {
         .nth(2)
         .expect("a test lies two levels below its target directory");
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo
-        .current_dir(repository())
-        .args(["build", "--quiet", "-p", "adit", "-p", "adit-agent", "-p", "adit-server"]);
+    cargo.current_dir(repository()).args([
+        "build",
+        "--quiet",
+        "-p",
+        "adit",
+        "-p",
+        "adit-agent",
+        "-p",
+        "adit-server",
+    ]);
     if dir.ends_with("release") {
         cargo.arg("--release");
     }
