@@ -15,8 +15,11 @@
 //! sent; received ones are dropped.
 
 mod api;
+mod buffer;
 mod config;
 mod stack;
+mod tcp;
+mod wire;
 
 pub use api::{
     CloseReason, Event, PingId, SocketId, TcpError, TcpState, TcpStats, Transmit, UdpError,

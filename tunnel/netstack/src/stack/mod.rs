@@ -1,59 +1,303 @@
 //! The stack: demultiplexing, timers, transmit scheduling and the public calls.
 
+mod datagram;
+mod hash;
+mod input;
+mod output;
+mod table;
+mod timers;
+
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{Ipv6Addr, SocketAddrV6};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::buffer::pool::Pool;
+use crate::tcp::{Ctx, Nanos, Open, SECS, Tcb, event};
+use crate::wire::ipv6;
 use crate::{
-    Event, Keepalive, PingId, SocketId, StackConfig, TcpError, TcpState, TcpStats, Transmit,
-    UdpError,
+    CloseReason, Event, Keepalive, MAX_MTU, MIN_MTU, SocketId, StackConfig, TcpError, TcpState,
+    TcpStats,
 };
+use datagram::Datagrams;
+use hash::Key;
+use table::{Flow, Table};
+use timers::Timers;
+
+/// Packets of the stack itself that may wait for transmission.
+const CONTROL_QUEUE: usize = 512;
+/// Events other than those of sockets and datagrams that may wait.
+const EVENT_QUEUE: usize = 1024;
+/// First and number of ephemeral ports.
+const EPHEMERAL: (u16, u16) = (32_768, 28_232);
 
 /// A userspace IPv6 stack. See the [crate documentation](crate) for the loop
 /// that drives it.
 #[derive(Debug)]
 pub struct Stack {
     config: StackConfig,
+    origin: Instant,
+    mtus: HashMap<Ipv6Addr, usize>,
+    largest_mtu: usize,
+    key: Key,
+    counter: u64,
+    pool: Pool,
+    table: Table,
+    timers: Timers,
+    /// Sockets that may have something to send, and how much the first of them
+    /// sent since its turn began.
+    ready: VecDeque<u32>,
+    turn: usize,
+    notified: VecDeque<u32>,
+    events: VecDeque<Event>,
+    control: VecDeque<(Ipv6Addr, Vec<u8>)>,
+    datagrams: Datagrams,
+    /// Answers to strays that may still be sent in this second.
+    stray_tokens: u32,
+    stray_refill: Nanos,
+    half_open: usize,
+    bound: HashSet<u16>,
 }
 
-#[expect(unused_variables, clippy::unused_self, reason = "signatures first")]
+macro_rules! ctx {
+    ($self:ident, $now:expr) => {
+        &mut Ctx {
+            now: $now,
+            cfg: &$self.config.tcp,
+            pool: &mut $self.pool,
+        }
+    };
+}
+use ctx;
+
 impl Stack {
     /// A stack with the given settings; `now` is the origin of its clock.
     #[must_use]
-    pub fn new(config: StackConfig, now: Instant) -> Self {
-        Self { config }
+    pub fn new(mut config: StackConfig, now: Instant) -> Self {
+        config.mtu = config.mtu.clamp(MIN_MTU, MAX_MTU);
+        config.tcp.initial_buffer = config.tcp.initial_buffer.max(8 << 10);
+        config.tcp.max_buffer = config
+            .tcp
+            .max_buffer
+            .clamp(config.tcp.initial_buffer, 512 << 20);
+        Self {
+            origin: now,
+            mtus: HashMap::new(),
+            largest_mtu: config.mtu,
+            key: Key::from_seed(config.seed),
+            counter: 0,
+            pool: Pool::new(config.memory_budget),
+            table: Table::default(),
+            timers: Timers::default(),
+            ready: VecDeque::new(),
+            turn: 0,
+            notified: VecDeque::new(),
+            events: VecDeque::new(),
+            control: VecDeque::new(),
+            datagrams: Datagrams::default(),
+            stray_tokens: 0,
+            stray_refill: 0,
+            half_open: 0,
+            bound: HashSet::new(),
+            config,
+        }
     }
+
+    /// Nanoseconds on the stack's clock; starts at one second.
+    fn nanos(&self, now: Instant) -> Nanos {
+        SECS + crate::tcp::nanos(now.saturating_duration_since(self.origin))
+    }
+
+    fn instant(&self, at: Nanos) -> Instant {
+        self.origin + Duration::from_nanos(at.saturating_sub(SECS))
+    }
+
     /// Replaces the own addresses. Connections from removed ones stay until
     /// they are closed, but receive nothing any more.
     pub fn set_addresses(&mut self, addresses: &[Ipv6Addr]) {
         self.config.addresses = addresses.to_vec();
     }
+
     /// Inner MTU towards `peer`, used by connections opened from now on and by
     /// open ones as far as their MSS allows. `None` restores the default.
-    pub fn set_path_mtu(&mut self, peer: Ipv6Addr, mtu: Option<usize>) {}
-    /// Takes one packet from a peer. Anything malformed or not addressed to
-    /// this stack is dropped.
-    pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) {}
-    /// Writes the next packet to `buf`, which must hold the largest MTU in use.
-    /// Leave head room in front of `buf` to encrypt in place.
-    pub fn poll_transmit(&mut self, now: Instant, buf: &mut [u8]) -> Option<Transmit> {
-        None
+    pub fn set_path_mtu(&mut self, peer: Ipv6Addr, mtu: Option<usize>) {
+        match mtu {
+            Some(mtu) => {
+                let mtu = mtu.clamp(MIN_MTU, MAX_MTU);
+                self.largest_mtu = self.largest_mtu.max(mtu);
+                self.mtus.insert(peer, mtu);
+            }
+            None => {
+                self.mtus.remove(&peer);
+            }
+        }
+        let mtu = self.mtu(&peer);
+        for index in self.sockets_to(&peer) {
+            if let Some(tcb) = &mut self.table.slot(index).tcb {
+                tcb.set_mtu(mtu);
+            }
+        }
     }
+
+    fn mtu(&self, peer: &Ipv6Addr) -> usize {
+        self.mtus.get(peer).copied().unwrap_or(self.config.mtu)
+    }
+
+    fn sockets_to(&self, peer: &Ipv6Addr) -> Vec<u32> {
+        self.table
+            .indices()
+            .filter(|(_, tcb)| tcb.remote.ip() == peer)
+            .map(|(index, _)| index)
+            .collect()
+    }
+
+    /// Says that the path to `peer` works again or has changed: connections
+    /// waiting in retransmission back-off try at once, and what was learned
+    /// about the old path is forgotten.
+    pub fn path_changed(&mut self, now: Instant, peer: Ipv6Addr) {
+        let now = self.nanos(now);
+        for index in self.sockets_to(&peer) {
+            if let Some(tcb) = &mut self.table.slot(index).tcb {
+                tcb.on_path_change(ctx!(self, now));
+            }
+            self.settle(now, index);
+        }
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) has to be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        let timer = self.timers.next();
+        let time_wait = self.table.time_wait_end();
+        let at = match (timer, time_wait) {
+            (Some(a), Some(b)) => a.min(b),
+            (a, b) => a.or(b)?,
+        };
+        Some(self.instant(at))
     }
+
     /// Runs the timers that are due.
-    pub fn handle_timeout(&mut self, now: Instant) {}
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let now = self.nanos(now);
+        self.table.expire_time_wait(now);
+        while let Some(index) = self.timers.pop(now) {
+            let slot = self.table.slot(index);
+            slot.paced = false;
+            if let Some(tcb) = &mut slot.tcb {
+                tcb.on_timer(ctx!(self, now));
+            }
+            self.settle(now, index);
+        }
+        if self.table.len() == 0 {
+            self.pool.trim();
+        }
+    }
+
     /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
-        None
+        while let Some(&index) = self.notified.front() {
+            let id = self.table.id(index);
+            let slot = self.table.slot(index);
+            if let Some(tcb) = &mut slot.tcb
+                && let Some(event) = take_event(tcb, id)
+            {
+                return Some(event);
+            }
+            slot.notified = false;
+            self.notified.pop_front();
+            self.table.reuse(index);
+        }
+        if let Some(event) = self.events.pop_front() {
+            return Some(event);
+        }
+        self.datagrams.next_event()
     }
-    /// Says that the path to `peer` works again or has changed: connections
-    /// waiting in retransmission back-off try at once.
-    pub fn path_changed(&mut self, now: Instant, peer: Ipv6Addr) {}
+
+    fn push_event(&mut self, event: Event) {
+        if self.events.len() < EVENT_QUEUE {
+            self.events.push_back(event);
+        }
+    }
+
+    /// Queues a packet of the stack itself; drops it if too many wait.
+    fn push_control(&mut self, dst: Ipv6Addr, packet: Vec<u8>) {
+        if self.control.len() < CONTROL_QUEUE {
+            self.control.push_back((dst, packet));
+        }
+    }
+
+    /// Follows up on anything that may have changed a socket: events, transmit
+    /// queue, timer, end.
+    fn settle(&mut self, now: Nanos, index: u32) {
+        let slot = self.table.slot(index);
+        let Some(tcb) = &mut slot.tcb else { return };
+        if tcb.events != 0 && !slot.notified {
+            slot.notified = true;
+            self.notified.push_back(index);
+        }
+        if !slot.ready && tcb.wants_poll() {
+            slot.ready = true;
+            self.ready.push_back(index);
+        }
+        if tcb.is_over() {
+            self.remove(index);
+            return;
+        }
+        if tcb.released && tcb.state == TcpState::TimeWait && !tcb.owes_ack() {
+            let (flow, remains) = (Flow::of(tcb), tcb.remains());
+            self.remove(index);
+            let until = now + crate::tcp::nanos(self.config.tcp.time_wait);
+            self.table
+                .add_time_wait(flow, remains, until, self.config.max_time_wait);
+            return;
+        }
+        if let Some(at) = tcb.deadline(slot.paced) {
+            self.timers.arm(index, at);
+        }
+    }
+
+    fn remove(&mut self, index: u32) {
+        self.timers.remove(index);
+        if let Some(mut tcb) = self.table.remove(index) {
+            if tcb.counts_as_half_open {
+                self.half_open -= 1;
+            }
+            tcb.dispose(&mut self.pool);
+        }
+    }
+
+    /// Runs a call on the socket of a handle.
+    fn with<T>(
+        &mut self,
+        now: Instant,
+        id: SocketId,
+        call: impl FnOnce(&mut Tcb, &mut Ctx<'_>) -> Result<T, TcpError>,
+    ) -> Result<T, TcpError> {
+        let now = self.nanos(now);
+        let index = self.table.index(id).ok_or(TcpError::UnknownSocket)?;
+        let Some(tcb) = &mut self.table.slot(index).tcb else {
+            return Err(TcpError::UnknownSocket);
+        };
+        let result = call(tcb, ctx!(self, now));
+        self.settle(now, index);
+        result
+    }
+
+    /// Secrets and addresses of a new connection.
+    fn open(&self, now: Nanos, flow: &Flow) -> Open {
+        let bytes = flow.bytes();
+        // RFC 6528: a keyed hash plus a clock that ticks every 4 µs.
+        let iss = (self.key.hash(1, &bytes) as u32).wrapping_add((now / 4000) as u32);
+        Open {
+            local: flow.local(),
+            remote: flow.remote(),
+            iss,
+            ts_offset: self.key.hash(2, &bytes) as u32,
+            mtu: self.mtu(&flow.remote.0),
+            seed: self.key.hash(3, &bytes),
+        }
+    }
 
     /// Opens a connection. `local_port` 0 picks one; the source is the first
     /// own address.
@@ -66,137 +310,192 @@ impl Stack {
         local_port: u16,
         remote: SocketAddrV6,
     ) -> Result<SocketId, TcpError> {
-        Err(TcpError::Limit)
+        let now = self.nanos(now);
+        let local = *self.config.addresses.first().ok_or(TcpError::BadAddress)?;
+        if !ipv6::is_unicast(remote.ip()) || remote.port() == 0 {
+            return Err(TcpError::BadAddress);
+        }
+        if self.table.len() >= self.config.max_sockets {
+            return Err(TcpError::Limit);
+        }
+        let mut flow = Flow {
+            local: (local, local_port),
+            remote: (*remote.ip(), remote.port()),
+        };
+        if local_port == 0 {
+            flow.local.1 = self.ephemeral(|stack, port| {
+                let local = (local, port);
+                !stack.table.contains(&Flow { local, ..flow })
+            })?;
+        } else if self.table.contains(&flow) {
+            return Err(TcpError::PortInUse);
+        }
+        let open = self.open(now, &flow);
+        let tcb = Tcb::connect(&open, ctx!(self, now));
+        let index = self.table.insert(tcb);
+        self.settle(now, index);
+        Ok(self.table.id(index))
     }
+
+    /// A free port from the ephemeral range, in an unpredictable order.
+    fn ephemeral(&mut self, free: impl Fn(&Self, u16) -> bool) -> Result<u16, TcpError> {
+        self.counter += 1;
+        let start = self.key.hash(4, &self.counter.to_be_bytes());
+        (0..u64::from(EPHEMERAL.1))
+            .map(|n| EPHEMERAL.0 + (start.wrapping_add(n) % u64::from(EPHEMERAL.1)) as u16)
+            .find(|&port| free(self, port))
+            .ok_or(TcpError::PortInUse)
+    }
+
     /// Answers a pending connection with SYN-ACK.
     ///
     /// # Errors
     /// [`TcpError::UnknownSocket`], or [`TcpError::InvalidState`] if not pending.
     pub fn accept(&mut self, now: Instant, id: SocketId) -> Result<(), TcpError> {
-        Err(TcpError::UnknownSocket)
+        self.with(now, id, |tcb, ctx| tcb.accept(ctx))
     }
+
     /// Answers a pending connection with RST and forgets it.
     ///
     /// # Errors
     /// As [`accept`](Self::accept).
     pub fn reject(&mut self, now: Instant, id: SocketId) -> Result<(), TcpError> {
-        Err(TcpError::UnknownSocket)
+        self.with(now, id, |tcb, ctx| tcb.reject(ctx, true))
     }
+
     /// Forgets a pending connection without an answer.
     ///
     /// # Errors
     /// As [`accept`](Self::accept).
     pub fn ignore(&mut self, now: Instant, id: SocketId) -> Result<(), TcpError> {
-        Err(TcpError::UnknownSocket)
+        self.with(now, id, |tcb, ctx| tcb.reject(ctx, false))
     }
+
     /// Reads received bytes; `Ok(0)` is the end of the stream (for a non-empty
     /// `buf`).
     ///
     /// # Errors
     /// [`TcpError::WouldBlock`], or the end of the connection.
     pub fn read(&mut self, now: Instant, id: SocketId, buf: &mut [u8]) -> Result<usize, TcpError> {
-        Err(TcpError::UnknownSocket)
+        self.with(now, id, |tcb, ctx| tcb.read(ctx, buf))
     }
+
     /// Copies as much of `data` as there is room for to the send buffer.
     ///
     /// # Errors
-    /// [`TcpError::WouldBlock`], or the end of the connection.
+    /// [`TcpError::WouldBlock`] (also before the connection is established), or
+    /// the end of the connection.
     pub fn write(&mut self, now: Instant, id: SocketId, data: &[u8]) -> Result<usize, TcpError> {
-        Err(TcpError::UnknownSocket)
+        self.with(now, id, |tcb, ctx| tcb.write(ctx, data))
     }
+
     /// As [`write`](Self::write) without a copy: takes what there is room for
     /// off the front of `data`.
     ///
     /// # Errors
-    /// [`TcpError::WouldBlock`], or the end of the connection.
+    /// As [`write`](Self::write).
     pub fn write_bytes(
         &mut self,
         now: Instant,
         id: SocketId,
         data: &mut Bytes,
     ) -> Result<usize, TcpError> {
-        Err(TcpError::UnknownSocket)
+        self.with(now, id, |tcb, ctx| tcb.write_bytes(ctx, data))
     }
+
     /// Sends FIN after what is buffered; reading goes on.
     ///
     /// # Errors
     /// [`TcpError::UnknownSocket`] or the end of the connection.
     pub fn shutdown_write(&mut self, now: Instant, id: SocketId) -> Result<(), TcpError> {
-        Err(TcpError::UnknownSocket)
+        self.with(now, id, |tcb, _| tcb.shutdown_write())
     }
+
     /// Releases the handle. Buffered data and FIN are still delivered; what was
     /// received and not read is discarded.
-    pub fn close(&mut self, now: Instant, id: SocketId) {}
+    pub fn close(&mut self, now: Instant, id: SocketId) {
+        let _ = self.with(now, id, |tcb, ctx| {
+            tcb.release(ctx);
+            Ok(())
+        });
+    }
+
     /// Resets the connection at once and releases the handle.
-    pub fn abort(&mut self, now: Instant, id: SocketId) {}
+    pub fn abort(&mut self, now: Instant, id: SocketId) {
+        let _ = self.with(now, id, |tcb, ctx| {
+            tcb.abort(ctx);
+            Ok(())
+        });
+    }
+
     /// State of the connection; [`TcpState::Closed`] for unknown handles.
     #[must_use]
     pub fn state(&self, id: SocketId) -> TcpState {
-        TcpState::Closed
+        self.table.get(id).map_or(TcpState::Closed, |tcb| tcb.state)
     }
+
+    /// Why the connection ended, if it did.
+    #[must_use]
+    pub fn close_reason(&self, id: SocketId) -> Option<CloseReason> {
+        self.table.get(id)?.reason
+    }
+
     /// Own and peer's address of a connection.
     #[must_use]
     pub fn addresses_of(&self, id: SocketId) -> Option<(SocketAddrV6, SocketAddrV6)> {
-        None
+        self.table.get(id).map(|tcb| (tcb.local, tcb.remote))
     }
+
     /// Counters and estimates of a connection.
     #[must_use]
     pub fn tcp_stats(&self, id: SocketId) -> Option<TcpStats> {
-        None
+        self.table.get(id).map(Tcb::stats)
     }
+
     /// Replaces the keepalive setting of a connection.
-    pub fn set_keepalive(&mut self, now: Instant, id: SocketId, keepalive: Option<Keepalive>) {}
+    pub fn set_keepalive(&mut self, now: Instant, id: SocketId, keepalive: Option<Keepalive>) {
+        let _ = self.with(now, id, |tcb, _| {
+            tcb.set_keepalive(keepalive);
+            Ok(())
+        });
+    }
+
     /// Number of TCP sockets, TIME-WAIT entries not counted.
     #[must_use]
     pub fn socket_count(&self) -> usize {
-        0
+        self.table.len()
     }
 
-    /// Receives datagrams for `port` as events.
-    ///
-    /// # Errors
-    /// [`UdpError::PortInUse`].
-    pub fn udp_bind(&mut self, port: u16) -> Result<(), UdpError> {
-        Ok(())
+    /// Buffer bytes taken from the global budget.
+    #[must_use]
+    pub fn memory_used(&self) -> usize {
+        self.pool.used()
     }
-    /// Picks and binds a free ephemeral port.
-    ///
-    /// # Errors
-    /// [`UdpError::PortInUse`] if none is free.
-    pub fn udp_bind_any(&mut self) -> Result<u16, UdpError> {
-        Err(UdpError::PortInUse)
-    }
-    /// Ends [`udp_bind`](Self::udp_bind).
-    pub fn udp_unbind(&mut self, port: u16) {}
-    /// Whether datagrams for unbound ports become events too. If not they are
-    /// answered with ICMPv6 port unreachable.
-    pub fn udp_accept_any(&mut self, on: bool) {}
-    /// Queues a datagram from `local` (an own address; unspecified = the first).
-    ///
-    /// # Errors
-    /// [`UdpError`].
-    pub fn udp_send(
-        &mut self,
-        local: SocketAddrV6,
-        remote: SocketAddrV6,
-        payload: &[u8],
-    ) -> Result<(), UdpError> {
-        Ok(())
-    }
-    /// Tells `remote` by ICMPv6 that nobody listens at `local`.
-    pub fn udp_reject(&mut self, now: Instant, local: SocketAddrV6, remote: SocketAddrV6) {}
-    /// Queues a TSMP ping; answered by [`Event::TsmpPong`].
-    pub fn tsmp_ping(&mut self, now: Instant, dst: Ipv6Addr) -> PingId {
-        PingId(0)
-    }
-    /// Queues an ICMPv6 echo request; answered by [`Event::EchoReply`].
-    pub fn echo_request(
-        &mut self,
-        now: Instant,
-        dst: Ipv6Addr,
-        ident: u16,
-        seq: u16,
-        payload: &[u8],
-    ) {
-    }
+}
+
+/// Takes one event bit of a socket.
+fn take_event(tcb: &mut Tcb, id: SocketId) -> Option<Event> {
+    let bits = [
+        event::INCOMING,
+        event::CONNECTED,
+        event::READABLE,
+        event::WRITABLE,
+        event::CLOSED,
+    ];
+    let bit = bits.into_iter().find(|bit| tcb.events & bit != 0)?;
+    tcb.events &= !bit;
+    Some(match bit {
+        event::INCOMING => Event::Incoming {
+            id,
+            local: tcb.local,
+            remote: tcb.remote,
+        },
+        event::CONNECTED => Event::Connected(id),
+        event::READABLE => Event::Readable(id),
+        event::WRITABLE => Event::Writable(id),
+        _ => Event::Closed {
+            id,
+            reason: tcb.reason.unwrap_or(CloseReason::Finished),
+        },
+    })
 }
