@@ -7,6 +7,7 @@
 //! prost drops fields it does not know. Whoever relays a message of a newer
 //! peer must forward the received bytes instead of encoding it again.
 
+pub mod relay;
 pub mod time;
 
 /// Messages and method paths of `coder.agent.v2.Agent`.

@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime};
 use proptest::prelude::*;
 use prost::Message as _;
 
-use crate::{agent, tailnet, time, uuid_from_bytes, uuid_to_bytes};
+use crate::{agent, relay, tailnet, time, uuid_from_bytes, uuid_to_bytes};
 
 #[test]
 fn banner_has_the_known_encoding() {
@@ -59,6 +59,31 @@ fn time_before_1970_is_normalised() {
     let proto = time::timestamp_to_proto(time);
     assert_eq!((proto.seconds, proto.nanos), (-2, 500_000_000));
     assert_eq!(time::timestamp_from_proto(&proto), Some(time));
+}
+
+#[test]
+fn relayed_nodes_keep_unknown_fields() {
+    // Field 1 of the request, in it field 1: a Node with id 5 and the unknown
+    // field 100.
+    let node = [0x08, 0x05, 0xa0, 0x06, 0x07];
+    let mut request = vec![0x0a, 0x07, 0x0a, 0x05];
+    request.extend_from_slice(&node);
+    let raw = relay::update_self_node(request.into()).unwrap().unwrap();
+    assert_eq!(raw, &node[..]);
+
+    let response = relay::CoordinateResponse {
+        peer_updates: vec![relay::PeerUpdate {
+            id: uuid_to_bytes([1; 16]),
+            node: Some(raw),
+            kind: tailnet::coordinate_response::peer_update::Kind::Node.into(),
+            reason: "init".into(),
+        }],
+        error: String::new(),
+    };
+    let encoded = response.encode_to_vec();
+    assert!(encoded.windows(node.len()).any(|window| window == node));
+    let decoded = tailnet::CoordinateResponse::decode(&encoded[..]).unwrap();
+    assert_eq!(decoded.peer_updates[0].node.as_ref().unwrap().id, 5);
 }
 
 proptest! {

@@ -167,7 +167,8 @@ async fn request<M: Message + Default>(call: &mut Call) -> Result<M, Status> {
         .await
         .unwrap_or(Err(Error::Timeout))
         .map_err(|error| Status::new(error.to_string()))?;
-    M::decode(message).map_err(|error| Status::new(format!("proto: {error}")))
+    // The text of Go's library, so that peers see the same one everywhere.
+    M::decode(message).map_err(|_| Status::new("proto: cannot parse invalid wire-format data"))
 }
 
 /// The answer of DRPC's own dispatcher, on which peers match.

@@ -46,7 +46,6 @@ pub(crate) struct State {
     open_wakers: Vec<Waker>,
     pings: HashMap<u32, oneshot::Sender<Result<Duration, Error>>>,
     pub(crate) driver_waker: Option<Waker>,
-    pub(crate) closing: bool,
 }
 
 impl State {
@@ -161,7 +160,6 @@ impl Connection {
                 open_wakers: Vec::new(),
                 pings: HashMap::new(),
                 driver_waker: None,
-                closing: false,
             }),
             closed: watch::Sender::new(None),
         });
@@ -248,7 +246,6 @@ impl Connection {
     pub async fn close(&self) {
         {
             let mut state = self.owner.shared.lock();
-            state.closing = true;
             state.session.close(Error::Closed);
             state.notify();
             state.wake_driver();

@@ -1,0 +1,3 @@
+//! Recordings of real Coder programs, for tests that replay them.
+
+pub mod wire;
