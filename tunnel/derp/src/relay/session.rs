@@ -306,7 +306,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Session<'_, IO> {
         loop {
             match self.decoder.next_frame() {
                 Ok(None) => return Ok(()),
-                Ok(Some(frame)) => self.handle(now, frame),
+                Ok(Some(frame)) => self.handle(now, &frame),
                 Err(FrameError::TooLong {
                     kind: kind @ (kind::WATCH_CONNS | kind::CLOSE_PEER | kind::FORWARD_PACKET),
                     ..
@@ -316,7 +316,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Session<'_, IO> {
         }
     }
 
-    fn handle(&mut self, now: Instant, frame: RawFrame) {
+    fn handle(&mut self, now: Instant, frame: &RawFrame) {
         let conn = &self.registered.conn;
         if conn.contended.load(Ordering::Relaxed) {
             self.registered.core.registry.note_sender(conn);
