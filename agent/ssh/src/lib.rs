@@ -18,10 +18,23 @@
 //! and sockets are closed. Programs that run without a terminal keep running,
 //! as they do under OpenSSH; [`Server::close`] ends them with SIGHUP.
 
+mod agent_forward;
+mod algorithms;
+mod cancel_io;
+mod channel;
 mod config;
+mod connection;
+mod forward;
+mod handler;
 pub mod hostkey;
+mod inbox;
+mod jetbrains;
 mod server;
+mod session;
+mod sftp;
+mod tasks;
+mod x11;
 
 pub use config::{Config, Greeting, NoGreeting};
-pub use hostkey::HostKey;
+pub use hostkey::{HostKey, HostKeyError};
 pub use server::{Counts, Server};
