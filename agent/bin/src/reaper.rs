@@ -1,0 +1,105 @@
+//! Being PID 1 of a container.
+//!
+//! The first process of a container inherits every orphan. It therefore runs
+//! the real agent as a child, reaps whatever ends, passes stop signals on and
+//! ends as the child does.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitCode};
+
+use anyhow::Context;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, getpid, getppid, setsid};
+
+/// Whether this process has to reap.
+pub(crate) fn is_needed(no_reap: bool) -> bool {
+    cfg!(target_os = "linux") && !no_reap && getpid().as_raw() == 1
+}
+
+/// Called in the child: leaves the session of the reaper, so that a terminal's
+/// signals come through the reaper only.
+pub(crate) fn detach_child(no_reap: bool) {
+    if no_reap && getppid().as_raw() == 1 {
+        // Fails if it already leads a group, which is as good.
+        let _ = setsid();
+    }
+}
+
+/// Runs the agent as a child until it ends.
+pub(crate) fn run() -> anyhow::Result<ExitCode> {
+    let signals = SigSet::from_iter([
+        Signal::SIGCHLD,
+        Signal::SIGINT,
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+    ]);
+    // Blocked, they wait for `wait` below; a child starts with none blocked.
+    signals.thread_block().context("cannot block signals")?;
+    let mut args = std::env::args_os();
+    let program = args.next().context("no program name")?;
+    let program = std::env::current_exe().unwrap_or_else(|_| program.into());
+    let child = Command::new(program)
+        .args(args)
+        .arg("--no-reap")
+        .spawn()
+        .context("cannot start the agent below the reaper")?;
+    let child = Pid::from_raw(i32::try_from(child.id()).context("process id")?);
+    loop {
+        if let Some(code) = reap(child) {
+            return Ok(code);
+        }
+        match signals.wait() {
+            Ok(Signal::SIGCHLD) | Err(_) => {}
+            Ok(signal) => {
+                let _ = kill(child, signal);
+            }
+        }
+    }
+}
+
+/// Reaps everything that ended; the exit code if the agent is among it.
+fn reap(child: Pid) -> Option<ExitCode> {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, code)) if pid == child => {
+                return Some(exit_code(code));
+            }
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => {
+                return Some(exit_code(128 + signal as i32));
+            }
+            Ok(WaitStatus::StillAlive) => return None,
+            Err(nix::errno::Errno::EINTR) | Ok(_) => {}
+            Err(_) => return Some(ExitCode::FAILURE),
+        }
+    }
+}
+
+fn exit_code(code: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1))
+}
+
+/// The exit code of a process as shells count it.
+#[cfg_attr(not(test), expect(dead_code, reason = "helper commands use it"))]
+pub(crate) fn shell_code(status: std::process::ExitStatus) -> i32 {
+    status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ordinary_processes_do_not_reap() {
+        assert!(!is_needed(false));
+        assert!(!is_needed(true));
+    }
+
+    #[test]
+    fn signals_count_from_128() {
+        let status = Command::new("sh").args(["-c", "kill -9 $$"]).status();
+        assert_eq!(status.ok().map(shell_code), Some(137));
+    }
+}

@@ -1,0 +1,259 @@
+//! From the command line to a running agent.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use adit_agent_core::{AgentConfig, Auth};
+use anyhow::{Context, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::{AgentArgs, Cli, Command};
+use crate::{cli, headers, logging, reaper, version};
+
+/// Threads that run tasks: one for the tunnel, one for everything else.
+const WORKERS: usize = 2;
+/// Threads for file work; they end when idle.
+const BLOCKING: usize = 8;
+/// Stack of each thread, in bytes.
+const STACK: usize = 1 << 20;
+
+/// Variables for AI tools that children must not see.
+const HIDDEN: &str = "CODER_AGENT_EXP_";
+
+pub(crate) fn main() -> anyhow::Result<ExitCode> {
+    let Cli {
+        version: print_version,
+        global,
+        command,
+        agent,
+    } = cli::parse();
+    if print_version {
+        print!("{}", version::text());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut args = match command {
+        Some(Command::Version { output }) => {
+            match output.as_str() {
+                "json" => print!("{}", version::json()),
+                "text" => print!("{}", version::text()),
+                other => bail!("unknown output format {other:?}: write text or json"),
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(Command::Agent(args)) => *args,
+        None => agent,
+    };
+    if args.agent_url.is_empty() {
+        args.agent_url = global.url.unwrap_or_default();
+    }
+    if args.agent_token.is_empty() {
+        args.agent_token = global.token.unwrap_or_default();
+    }
+    if reaper::is_needed(args.no_reap) {
+        return reaper::run();
+    }
+    reaper::detach_child(args.no_reap);
+    logging::install(
+        &args.log_dir,
+        &logging::Sinks {
+            human: &args.log_human,
+            json: &args.log_json,
+            stackdriver: &args.log_stackdriver,
+            verbose: global.verbose,
+        },
+    )?;
+    let config = configure(&args)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(BLOCKING)
+        .thread_stack_size(STACK)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        let signals = tokio::spawn(watch_signals(shutdown.clone())?);
+        tracing::info!(version = version::VERSION, url = %config.url, "the agent starts");
+        let ended = adit_agent_core::run(config, shutdown).await;
+        signals.abort();
+        ended.map_err(|e| anyhow::anyhow!("{e} {}", e.remedy()))
+    })?;
+    tracing::info!("the agent has ended");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The first stop signal begins the shutdown, further ones change nothing.
+fn watch_signals(
+    shutdown: CancellationToken,
+) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut quit = signal(SignalKind::quit())?;
+    Ok(async move {
+        loop {
+            let name = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+                _ = hang_up.recv() => "SIGHUP",
+                _ = quit.recv() => {
+                    tracing::error!("SIGQUIT: ending at once");
+                    std::process::exit(1);
+                }
+            };
+            if shutdown.is_cancelled() {
+                tracing::info!(name, "already shutting down");
+            } else {
+                tracing::info!(name, "shutting down");
+                shutdown.cancel();
+            }
+        }
+    })
+}
+
+fn configure(args: &AgentArgs) -> anyhow::Result<AgentConfig> {
+    if args.agent_url.is_empty() {
+        bail!("CODER_AGENT_URL must be set");
+    }
+    let url = args
+        .agent_url
+        .parse()
+        .with_context(|| format!("CODER_AGENT_URL {:?} is not a URL", args.agent_url))?;
+    let auth = match args.auth.as_str() {
+        "token" if !args.agent_token.is_empty() => Auth::Token(args.agent_token.trim().to_owned()),
+        "token" if !args.agent_token_file.is_empty() => {
+            Auth::TokenFile(PathBuf::from(&args.agent_token_file))
+        }
+        "token" => bail!("CODER_AGENT_TOKEN or CODER_AGENT_TOKEN_FILE must be set for token auth"),
+        "google-instance-identity" | "aws-instance-identity" | "azure-instance-identity" => {
+            bail!(
+                "agent auth {} is not supported by this agent yet; use token",
+                args.auth
+            )
+        }
+        other => bail!("unknown agent auth type: {other}"),
+    };
+    // Told now rather than with the first connection.
+    auth.token()?;
+    let mut config = AgentConfig::new(url, auth);
+    config.headers = headers::collect(
+        &args.agent_header,
+        &args.agent_header_command,
+        &args.agent_url,
+    )?;
+    config.subsystems = subsystems(&std::env::var("CODER_AGENT_SUBSYSTEM").unwrap_or_default())?;
+    version::VERSION.clone_into(&mut config.version);
+    config.log_dir.clone_from(&args.log_dir);
+    config.log_file = args.log_dir.join(logging::FILE);
+    config.script_data_dir.clone_from(&args.script_data_dir);
+    config.environment = environment(&config.executable);
+    config.ssh_max_timeout = args.ssh_max_timeout;
+    config.tailnet_port = args.tailnet_listen_port;
+    config.block_file_transfer = args.block_file_transfer;
+    config.block_reverse_port_forwarding = args.block_reverse_port_forwarding;
+    config.block_local_port_forwarding = args.block_local_port_forwarding;
+    config.prometheus_address = address(&args.prometheus_address);
+    config.debug_address = address(&args.debug_address);
+    config.ignored_ports = [
+        &args.pprof_address,
+        &args.prometheus_address,
+        &args.debug_address,
+    ]
+    .into_iter()
+    .filter_map(|a| a.rsplit_once(':')?.1.parse().ok())
+    .collect();
+    warn_of_unused(args);
+    Ok(config)
+}
+
+/// A listener that cannot be had is not worth failing for.
+fn address(text: &str) -> Option<SocketAddr> {
+    if text.is_empty() {
+        return None;
+    }
+    let text = text.replacen("localhost:", "127.0.0.1:", 1);
+    match text.parse() {
+        Ok(address) => Some(address),
+        Err(_) => {
+            tracing::warn!(address = text, "not an address to listen on");
+            None
+        }
+    }
+}
+
+fn warn_of_unused(args: &AgentArgs) {
+    let accepted = &args.accepted;
+    if !accepted.boundary_log_proxy_socket_path.is_empty() {
+        tracing::warn!(
+            "CODER_AGENT_BOUNDARY_LOG_PROXY_SOCKET_PATH is deprecated; use CODER_AGENT_FIREWALL_LOG_PROXY_SOCKET_PATH"
+        );
+    }
+    tracing::debug!(?accepted, name = args.agent_name, "options without effect");
+}
+
+/// What commands inherit: this process's environment, with the directory of
+/// the program at the end of `PATH`.
+fn environment(executable: &std::path::Path) -> Vec<(OsString, OsString)> {
+    let mut all: Vec<(OsString, OsString)> = adit_agent_exec::EnvLayers::process()
+        .into_iter()
+        .filter(|(name, _)| !name.to_string_lossy().starts_with(HIDDEN))
+        .collect();
+    if let Some(dir) = executable.parent() {
+        match all.iter_mut().find(|(name, _)| name == "PATH") {
+            Some((_, path)) => {
+                path.push(":");
+                path.push(dir);
+            }
+            None => all.push(("PATH".into(), dir.into())),
+        }
+    }
+    all
+}
+
+/// What runs around the agent, as numbers of the protocol.
+fn subsystems(text: &str) -> anyhow::Result<Vec<i32>> {
+    let mut all = Vec::new();
+    for name in text.split(',').map(str::trim).filter(|n| !n.is_empty()) {
+        all.push(match name {
+            "envbox" => 1,
+            "envbuilder" => 2,
+            "exectrace" => 3,
+            other => bail!("invalid subsystem {other:?} in CODER_AGENT_SUBSYSTEM"),
+        });
+    }
+    all.sort_unstable();
+    all.dedup();
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subsystems_are_checked() {
+        assert_eq!(
+            subsystems("exectrace, envbox,envbox").ok(),
+            Some(vec![1, 3])
+        );
+        assert_eq!(subsystems("").ok(), Some(vec![]));
+        assert!(subsystems("other").is_err());
+    }
+
+    #[test]
+    fn addresses() {
+        assert_eq!(address(""), None);
+        assert_eq!(address("nonsense"), None);
+        assert!(address("localhost:2112").is_some());
+    }
+
+    #[test]
+    fn the_program_can_be_found_by_commands() {
+        let all = environment(std::path::Path::new("/opt/x/coder"));
+        let path = all.iter().find(|(n, _)| n == "PATH").expect("a path");
+        assert!(path.1.to_string_lossy().ends_with("/opt/x"));
+    }
+}
