@@ -17,6 +17,12 @@ const PROBE_RTT_CWND_GAIN: f64 = 0.5;
 const PACING_MARGIN: f64 = 0.99;
 /// Loss rate above which the volume in flight is taken to be too high.
 const LOSS_THRESHOLD: f64 = 0.02;
+/// Standard deviations of random loss that are tolerated on top.
+const LOSS_DEVIATIONS: f64 = 3.0;
+/// Packets over which the path's own loss rate is averaged.
+const BASE_LOSS_PACKETS: f64 = 16384.0;
+/// Loss rate that ends startup once the rate stops growing.
+const STARTUP_LOSS_THRESHOLD: f64 = 0.06;
 const BETA: f64 = 0.7;
 /// Part of the upper bound left free for other flows.
 const HEADROOM: f64 = 0.15;
@@ -78,6 +84,12 @@ pub(crate) struct Bbr {
     inflight_latest: u64,
     round_lost: u64,
     round_delivered: u64,
+    /// Least RTT of the loss round, of the one before, and the loss rate that
+    /// the path shows without any queue.
+    round_rtt: Nanos,
+    base_lost: f64,
+    base_sent: f64,
+    loss_mark: (u64, u64),
     // Startup.
     full_bw: u64,
     full_bw_count: u32,
@@ -133,6 +145,10 @@ impl Bbr {
             inflight_latest: 0,
             round_lost: 0,
             round_delivered: 0,
+            round_rtt: Nanos::MAX,
+            base_lost: 0.0,
+            base_sent: 0.0,
+            loss_mark: (0, 0),
             full_bw: 0,
             full_bw_count: 0,
             full_bw_now: false,
@@ -302,6 +318,9 @@ impl Bbr {
         if ack.lost > 0 {
             self.loss_in_round = true;
         }
+        if let Some(rtt) = ack.rtt {
+            self.round_rtt = self.round_rtt.min(rtt);
+        }
         let Some(sample) = sample else { return };
         self.bw_latest = self.bw_latest.max(sample.rate);
         self.inflight_latest = self.inflight_latest.max(sample.delivered);
@@ -319,14 +338,43 @@ impl Bbr {
             self.max_bw[0] = self.max_bw[0].max(sample.rate);
         }
         if self.loss_round_start {
-            self.adapt_lower_bounds();
+            self.adapt_lower_bounds(ack);
             self.loss_in_round = false;
+            self.loss_mark = (ack.total_lost, ack.total_delivered);
+            self.round_rtt = Nanos::MAX;
         }
     }
 
-    fn adapt_lower_bounds(&mut self) {
+    /// Whether the round that ended saw a standing queue.
+    fn saw_queue(&self) -> bool {
+        self.round_rtt != Nanos::MAX
+            && self.min_rtt != Nanos::MAX
+            && self.round_rtt > self.min_rtt + (self.min_rtt / 4).max(2 * MILLIS)
+    }
+
+    /// Loss in a round bounds rate and volume from above until the next probe.
+    /// Unlike the draft, loss at a rate below the threshold on a path without a
+    /// queue is taken as the path's own: yielding to it would not reduce it.
+    fn adapt_lower_bounds(&mut self, ack: &Ack) {
+        let lost = ack.total_lost - self.loss_mark.0;
+        let sent = lost + ack.total_delivered - self.loss_mark.1;
+        let queue = self.saw_queue();
+        if !queue {
+            self.base_sent += sent as f64;
+            self.base_lost += (lost as f64).min(LOSS_THRESHOLD * sent as f64);
+            if self.base_sent > BASE_LOSS_PACKETS * self.mss as f64 {
+                self.base_sent /= 2.0;
+                self.base_lost /= 2.0;
+            }
+        }
         let probing = matches!(self.state, State::Startup | State::Refill | State::Up);
-        if probing || !self.loss_in_round {
+        if probing {
+            return;
+        }
+        let too_much = self.too_much_loss(lost, sent);
+        // While draining, the queue is the flow's own and the rate its choice.
+        let others = queue && self.state == State::Cruise;
+        if !self.loss_in_round || !(others || too_much) {
             return;
         }
         if self.bw_lo == UNLIMITED {
@@ -339,6 +387,15 @@ impl Bbr {
         self.inflight_lo = self
             .inflight_latest
             .max((self.inflight_lo as f64 * BETA) as u64);
+    }
+
+    /// Whether `lost` out of `sent` bytes is more than the threshold, with an
+    /// allowance of some standard deviations for the path's own losses.
+    fn too_much_loss(&self, lost: u64, sent: u64) -> bool {
+        let packets = (sent / self.mss) as f64;
+        let base = self.base_lost / self.base_sent.max(1.0);
+        let noise = LOSS_DEVIATIONS * (packets * base).sqrt() * self.mss as f64;
+        lost as f64 > LOSS_THRESHOLD * sent as f64 + noise
     }
 
     fn reset_lower_bounds(&mut self) {
@@ -406,7 +463,8 @@ impl Bbr {
         let lost = ack.total_lost - self.round_lost;
         let delivered = ack.total_delivered - self.round_delivered;
         if lost >= STARTUP_LOSSES * self.mss
-            && lost as f64 > LOSS_THRESHOLD * (lost + delivered) as f64
+            && lost as f64 > STARTUP_LOSS_THRESHOLD * (lost + delivered) as f64
+            && self.full_bw_count > 0
         {
             self.full_bw_reached = true;
             self.inflight_hi = self.bdp(self.best_bw(), 1.0).max(self.inflight_latest);
@@ -444,8 +502,8 @@ impl Bbr {
     }
 
     fn raise_slope(&mut self) {
-        let growth = self.mss << self.up_rounds;
-        self.up_rounds = (self.up_rounds + 1).min(30);
+        let growth = self.mss.max(self.cwnd / 32) << self.up_rounds;
+        self.up_rounds = (self.up_rounds + 1).min(16);
         self.up_count = (self.cwnd / growth.max(1)).max(1);
     }
 
@@ -517,7 +575,7 @@ impl Bbr {
                 self.max_bw[0] = self.max_bw[0].max(sample.rate);
             }
         }
-        if sample.lost as f64 > LOSS_THRESHOLD * sample.tx_in_flight as f64 {
+        if self.too_much_loss(sample.lost, sample.tx_in_flight) {
             if self.probe_samples {
                 self.inflight_too_high(ack, sample);
             }
@@ -663,7 +721,11 @@ impl Bbr {
         }
         let cap = match self.state {
             State::Down | State::Refill | State::Up => self.inflight_hi,
-            State::Cruise | State::ProbeRtt => self.inflight_with_headroom(),
+            // What the model says fits without a queue needs no headroom.
+            State::Cruise => self
+                .inflight_with_headroom()
+                .max(self.inflight_hi.min(self.inflight(self.bw, 1.0))),
+            State::ProbeRtt => self.inflight_with_headroom(),
             State::Startup | State::Drain => UNLIMITED,
         };
         let cap = cap.min(self.inflight_lo).max(4 * self.mss);
