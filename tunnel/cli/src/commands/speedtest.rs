@@ -284,7 +284,9 @@ impl Meter {
             bail!("the speed test moved no data");
         }
         self.interval.end = end;
-        if self.interval.bytes > 0 && end.saturating_sub(self.interval.start) > SHORTEST {
+        if self.interval.bytes > 0
+            && (self.done.is_empty() || end.saturating_sub(self.interval.start) > SHORTEST)
+        {
             self.done.push(self.interval);
         }
         let total = Sample {
