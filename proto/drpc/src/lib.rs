@@ -16,5 +16,4 @@ pub use call::{Requests, Responses};
 pub use error::{CODE_UNIMPLEMENTED, Error, ProtocolError, Status};
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests;

@@ -142,10 +142,11 @@ impl<H: Handler> Server<'_, H> {
                 // A peer that does not begin with a call gets no answer.
                 _ if self.invoked == 0 && metadata.is_none() => {
                     let drained = self.reader.drain();
-                    return match idle {
-                        Some(idle) => timeout(idle, drained).await.or(Err(Error::Timeout)),
-                        None => Ok(drained.await),
-                    };
+                    match idle {
+                        Some(idle) => timeout(idle, drained).await.or(Err(Error::Timeout))?,
+                        None => drained.await,
+                    }
+                    return Ok(());
                 }
                 Kind::Unknown(kind) if !packet.control => {
                     return Err(ProtocolError::UnknownKind(kind).into());

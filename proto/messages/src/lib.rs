@@ -80,5 +80,4 @@ pub fn uuid_to_bytes(uuid: [u8; 16]) -> bytes::Bytes {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests;

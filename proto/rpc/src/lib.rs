@@ -19,5 +19,4 @@ pub use service::{AgentService, NoAgent, Requests, Responses, TailnetService};
 pub use version::{Version, VersionError};
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests;

@@ -68,11 +68,11 @@ pub fn server_handshake(
     if let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
         answer.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
-    if let Some(name) = subprotocol {
-        if has_token(headers, &header::SEC_WEBSOCKET_PROTOCOL, name) {
-            let name = HeaderValue::from_static(name);
-            answer.insert(header::SEC_WEBSOCKET_PROTOCOL, name);
-        }
+    if let Some(name) = subprotocol
+        && has_token(headers, &header::SEC_WEBSOCKET_PROTOCOL, name)
+    {
+        let name = HeaderValue::from_static(name);
+        answer.insert(header::SEC_WEBSOCKET_PROTOCOL, name);
     }
     Ok(answer)
 }

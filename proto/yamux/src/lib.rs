@@ -26,5 +26,4 @@ pub use session::{Event, Read, Role, Session, Write};
 pub use stream_io::Stream;
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests;

@@ -325,11 +325,12 @@ impl Session {
     /// Ends the own direction once queued data is sent. Further calls do
     /// nothing.
     pub fn finish(&mut self, id: u32) {
-        if let Some(state) = self.streams.get_mut(&id) {
-            if state.local == LocalEnd::Open && !state.reset {
-                state.local = LocalEnd::Closing;
-                self.enqueue(id);
-            }
+        if let Some(state) = self.streams.get_mut(&id)
+            && state.local == LocalEnd::Open
+            && !state.reset
+        {
+            state.local = LocalEnd::Closing;
+            self.enqueue(id);
         }
     }
 
@@ -460,11 +461,12 @@ impl Session {
     }
 
     pub(crate) fn enqueue(&mut self, id: u32) {
-        if let Some(state) = self.streams.get_mut(&id) {
-            if !state.queued && state.has_work() {
-                state.queued = true;
-                self.send_queue.push_back(id);
-            }
+        if let Some(state) = self.streams.get_mut(&id)
+            && !state.queued
+            && state.has_work()
+        {
+            state.queued = true;
+            self.send_queue.push_back(id);
         }
     }
 
