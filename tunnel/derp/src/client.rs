@@ -14,6 +14,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use adit_http::Endpoint;
@@ -144,6 +145,13 @@ impl Client {
         });
         let pushed = self.shared.push_packets(fitting);
         dropped + pushed
+    }
+
+    /// Ready while fewer than `limit` bytes wait to be sent. Otherwise the
+    /// caller, of whom there can be one, is woken once half of that is left,
+    /// or when the connection ends.
+    pub fn poll_room(&self, cx: &Context<'_>, limit: usize) -> Poll<()> {
+        self.shared.poll_room(cx, limit)
     }
 
     /// Tells the relay whether it is our home.

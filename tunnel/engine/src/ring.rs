@@ -91,6 +91,7 @@ impl Ring {
     }
 
     /// Copies the oldest bytes out; returns how many.
+    #[cfg(test)]
     pub(crate) fn pop(&mut self, dst: &mut [u8]) -> usize {
         let (a, b) = self.slices();
         let n = a.len().min(dst.len());

@@ -402,7 +402,7 @@ impl Mesh {
             return Received::Nothing;
         };
         match via {
-            Via::Udp(_) => peer.paths.heard_udp(now),
+            Via::Udp(from) => peer.paths.heard_udp(now, from, &mut self.rng),
             Via::Derp { region, .. } => {
                 peer.seen_region = Some(region);
                 if matches!(input, Input::Packet(..)) {
@@ -561,12 +561,15 @@ impl Mesh {
         for transmit in made {
             self.transmit(transmit);
         }
-        for action in actions {
-            self.act(index, action);
+        if !actions.is_empty() {
+            for action in actions {
+                self.act(now, index, action);
+            }
+            self.after(now, index);
         }
     }
 
-    fn act(&mut self, index: PeerIndex, action: Action) {
+    fn act(&mut self, now: Instant, index: PeerIndex, action: Action) {
         match action {
             Action::Ping { tx, to } => {
                 self.send_disco(
@@ -592,7 +595,10 @@ impl Mesh {
                 }
             }
             Action::Changed(direct) => {
-                if let Some(peer) = self.peers.get(&index) {
+                if let Some(peer) = self.peers.get_mut(&index) {
+                    if direct.is_some() {
+                        peer.tunnel.nudge(now, &mut self.rng);
+                    }
                     self.events.push_back(Event::Path {
                         id: peer.id,
                         direct,

@@ -199,8 +199,15 @@ impl Paths {
         }
     }
 
-    /// An authentic WireGuard packet arrived over UDP.
-    pub(crate) fn heard_udp(&mut self, now: Instant) {
+    /// An authentic WireGuard packet arrived over UDP from `addr`.
+    pub(crate) fn heard_udp(&mut self, now: Instant, addr: SocketAddr, rng: &mut impl Rng) {
+        if self.best.is_none() && !self.blocked && usable(addr) {
+            // The peer believes in this path; find out whether it works back.
+            self.candidates.entry(addr).or_default().seen = Some(now);
+            if self.due(now, addr) {
+                self.ping(now, addr, rng);
+            }
+        }
         if let Some(best) = &mut self.best {
             best.heard = now;
             best.unanswered = None;

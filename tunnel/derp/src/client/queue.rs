@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use adit_keys::NodePublic;
 use bytes::{Bytes, BytesMut};
@@ -51,6 +51,8 @@ struct State {
     reason: Option<CloseReason>,
     /// Set while the task sleeps with nothing to write.
     waker: Option<Waker>,
+    /// A sender that waits until so few bytes are queued.
+    room: Option<(usize, Waker)>,
 }
 
 /// The relay's limit on what we send; what exceeds it is dropped.
@@ -90,6 +92,7 @@ impl Shared {
             closing: false,
             reason: None,
             waker: None,
+            room: None,
         };
         Self {
             server_key,
@@ -126,6 +129,17 @@ impl Shared {
             }
         });
         dropped
+    }
+
+    /// Whether fewer than `limit` bytes wait to be sent; if not, the task wakes
+    /// the caller when half of that is left.
+    pub(super) fn poll_room(&self, cx: &Context<'_>, limit: usize) -> Poll<()> {
+        let mut state = self.lock();
+        if state.packet_bytes < limit || state.reason.is_some() {
+            return Poll::Ready(());
+        }
+        state.room = Some((limit / 2, cx.waker().clone()));
+        Poll::Pending
     }
 
     pub(super) fn note_preferred(&self, home: bool) {
@@ -181,7 +195,19 @@ impl Shared {
         if out.is_empty() {
             state.waker = Some(cx.waker().clone());
         }
-        out.is_empty() && state.closing
+        let room = match state.room.take() {
+            Some((limit, waker)) if state.packet_bytes <= limit => Some(waker),
+            waiting => {
+                state.room = waiting;
+                None
+            }
+        };
+        let done = out.is_empty() && state.closing;
+        drop(state);
+        if let Some(waker) = room {
+            waker.wake();
+        }
+        done
     }
 
     /// Queues what one read brought.
@@ -234,7 +260,11 @@ impl Shared {
         state.pings.clear();
         state.packets = VecDeque::new();
         state.packet_bytes = 0;
+        let room = state.room.take();
         drop(state);
+        if let Some((_, waker)) = room {
+            waker.wake();
+        }
         self.ended.send_replace(true);
         self.readable.notify_one();
     }

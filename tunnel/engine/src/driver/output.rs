@@ -1,0 +1,127 @@
+//! Everything that goes out.
+
+use std::task::Context;
+use std::time::Instant;
+
+use adit_mesh::{Sealed, Via};
+use bytes::Bytes;
+
+use super::Core;
+use super::sockets::SendResult;
+
+/// Packets taken from the stack in one round.
+const PACKETS: usize = 256;
+
+impl Core {
+    /// Sends what mesh and stack have; whether there was anything.
+    pub(super) fn transmit(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let mut any = self.transmit_control(now);
+        if self.resume(cx, now) && self.relays.congested(now).is_none() {
+            any |= self.transmit_packets(now);
+            // Sealing may have begun a handshake or a probe.
+            self.transmit_control(now);
+        }
+        self.relays.flush(cx, now);
+        any
+    }
+
+    /// Sends a batch the socket had no room for; whether it is gone.
+    fn resume(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        loop {
+            if let Some(to) = self.batch.destination().filter(|_| !self.batch.is_empty()) {
+                match self.batch.flush(&self.sockets) {
+                    SendResult::Done => {}
+                    SendResult::Unreachable => self.mesh.send_failed(now, to),
+                    SendResult::Blocked => {
+                        if self.sockets.poll_writable(cx, to).is_pending() {
+                            return false;
+                        }
+                        continue;
+                    }
+                }
+            }
+            let Some((to, data)) = self.held.take() else {
+                return true;
+            };
+            self.batch.slot()[..data.len()].copy_from_slice(&data);
+            self.batch.push(to, data.len());
+        }
+    }
+
+    /// Sends handshakes, pings and the like.
+    fn transmit_control(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        while let Some(transmit) = self.mesh.poll_transmit() {
+            any = true;
+            match transmit.via {
+                Via::Udp(to) => {
+                    // Control traffic is repeated; a full socket may drop it.
+                    if self.sockets.send(to, &transmit.data, transmit.data.len())
+                        == SendResult::Unreachable
+                    {
+                        self.mesh.send_failed(now, to);
+                    }
+                }
+                Via::Derp { region, key } => {
+                    self.relays.send(now, region, key, transmit.data.into())
+                }
+            }
+        }
+        any
+    }
+
+    /// Seals and sends packets of the stack.
+    fn transmit_packets(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        for _ in 0..PACKETS {
+            let Some(packet) = self.stack.poll_transmit(now, &mut self.inner) else {
+                break;
+            };
+            any = true;
+            self.counters.tx_packets += 1;
+            self.counters.tx_bytes += packet.len as u64;
+            let inner = &self.inner[..packet.len];
+            let Sealed::Ready { len, route } =
+                self.mesh.seal(now, &packet.dst, inner, self.batch.slot())
+            else {
+                continue;
+            };
+            if let Some((region, key)) = route.relay {
+                let data = Bytes::copy_from_slice(self.batch.written(len));
+                self.relays.send(now, region, key, data);
+            }
+            let Some(to) = route.direct else {
+                continue;
+            };
+            if self.batch.fits(to, len) {
+                self.batch.push(to, len);
+                continue;
+            }
+            let at = self.batch.position();
+            let before = self.batch.destination();
+            match self.batch.flush(&self.sockets) {
+                SendResult::Done => {}
+                SendResult::Unreachable => {
+                    if let Some(before) = before {
+                        self.mesh.send_failed(now, before);
+                    }
+                }
+                SendResult::Blocked => {
+                    self.held = Some((to, self.batch.written(len).to_vec()));
+                    break;
+                }
+            }
+            self.batch.restart(at, to, len);
+        }
+        if any {
+            self.last_data = Some(now);
+            if let Some(to) = self.batch.destination()
+                && self.held.is_none()
+                && self.batch.flush(&self.sockets) == SendResult::Unreachable
+            {
+                self.mesh.send_failed(now, to);
+            }
+        }
+        any
+    }
+}

@@ -1,0 +1,321 @@
+//! The node's two UDP sockets, with segmentation offload both ways.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::task::{Context, Poll};
+
+use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+use crate::error::Error;
+
+/// Socket buffer size asked for, in bytes.
+const SOCKET_BUFFER: usize = 7 << 20;
+/// Received messages per system call; each may hold many merged datagrams.
+const SLOTS: usize = 8;
+/// Room for one merged message.
+const SLOT_LEN: usize = 64 * 1024;
+/// Bytes that one send may carry, a bit below the largest UDP payload.
+const MAX_SEND: usize = 65_000;
+/// Tries to get the same port number for both families.
+const PORT_TRIES: usize = 8;
+
+/// One socket.
+#[derive(Debug)]
+struct Socket {
+    io: UdpSocket,
+    state: UdpSocketState,
+}
+
+impl Socket {
+    fn bind(ip: IpAddr, port: u16) -> io::Result<Self> {
+        let domain = if ip.is_ipv4() {
+            socket2::Domain::IPV4
+        } else {
+            socket2::Domain::IPV6
+        };
+        let socket =
+            socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
+        if ip.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&SocketAddr::new(ip, port).into())?;
+        enlarge(&socket);
+        let io = UdpSocket::from_std(socket.into())?;
+        let state = UdpSocketState::new(UdpSockRef::from(&io))?;
+        Ok(Self { io, state })
+    }
+
+    fn port(&self) -> u16 {
+        self.io.local_addr().map_or(0, |a| a.port())
+    }
+}
+
+/// Asks for large buffers, beyond the system limit where allowed.
+fn enlarge(socket: &socket2::Socket) {
+    #[cfg(target_os = "linux")]
+    {
+        use nix::sys::socket::{setsockopt, sockopt};
+        let forced = setsockopt(socket, sockopt::RcvBufForce, &SOCKET_BUFFER).is_ok()
+            && setsockopt(socket, sockopt::SndBufForce, &SOCKET_BUFFER).is_ok();
+        if forced {
+            return;
+        }
+    }
+    // Smaller buffers only cost throughput.
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+}
+
+/// Outcome of a send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SendResult {
+    /// Taken by the system (or dropped as UDP may).
+    Done,
+    /// The socket buffer is full: try again when writable.
+    Blocked,
+    /// The address cannot be reached from here.
+    Unreachable,
+}
+
+/// Both sockets.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    v4: Option<Socket>,
+    v6: Option<Socket>,
+    buffer: Vec<u8>,
+}
+
+impl Sockets {
+    /// Binds both families, on the same port number if possible.
+    pub(crate) fn bind(port: u16) -> Result<Self, Error> {
+        let mut last = None;
+        for _ in 0..PORT_TRIES {
+            let v4 = Socket::bind(Ipv4Addr::UNSPECIFIED.into(), port).ok();
+            let wanted = v4.as_ref().map_or(port, Socket::port);
+            match Socket::bind(Ipv6Addr::UNSPECIFIED.into(), wanted) {
+                Ok(v6) => return Ok(Self::with(v4, Some(v6))),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && port == 0 => {
+                    last = Some(error)
+                }
+                // No IPv6 on this machine.
+                Err(_) if v4.is_some() => return Ok(Self::with(v4, None)),
+                Err(error) => {
+                    last = Some(error);
+                    break;
+                }
+            }
+        }
+        Err(Error::Bind(
+            last.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()),
+        ))
+    }
+
+    fn with(v4: Option<Socket>, v6: Option<Socket>) -> Self {
+        // Zeroed pages cost nothing until large messages arrive.
+        Self {
+            v4,
+            v6,
+            buffer: vec![0; SLOTS * SLOT_LEN],
+        }
+    }
+
+    /// Local port of the IPv4 and the IPv6 socket.
+    pub(crate) fn ports(&self) -> (Option<u16>, Option<u16>) {
+        (
+            self.v4.as_ref().map(Socket::port),
+            self.v6.as_ref().map(Socket::port),
+        )
+    }
+
+    /// Receives one batch and gives each datagram to `each`. `Ready(false)`
+    /// when nothing was there after all.
+    pub(crate) fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        v6: bool,
+        mut each: impl FnMut(SocketAddr, &[u8]),
+    ) -> Poll<bool> {
+        let Some(socket) = (if v6 { &self.v6 } else { &self.v4 }) else {
+            return Poll::Pending;
+        };
+        let mut metas = [RecvMeta::default(); SLOTS];
+        loop {
+            match socket.io.poll_recv_ready(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => return Poll::Ready(false),
+                Poll::Ready(Ok(())) => {}
+            }
+            let mut slots = self.buffer.chunks_mut(SLOT_LEN);
+            let mut slices: [IoSliceMut<'_>; SLOTS] =
+                std::array::from_fn(|_| IoSliceMut::new(slots.next().unwrap_or(&mut [])));
+            let got = socket.io.try_io(Interest::READABLE, || {
+                socket
+                    .state
+                    .recv(UdpSockRef::from(&socket.io), &mut slices, &mut metas)
+            });
+            let count = match got {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                // An ICMP error of an earlier send.
+                Err(_) => return Poll::Ready(false),
+            };
+            for (meta, slot) in metas.iter().zip(self.buffer.chunks(SLOT_LEN)).take(count) {
+                let data = &slot[..meta.len.min(slot.len())];
+                for datagram in data.chunks(meta.stride.max(1)) {
+                    each(meta.addr, datagram);
+                }
+            }
+            return Poll::Ready(true);
+        }
+    }
+
+    /// Sends `contents`, cut into datagrams of `segment` bytes.
+    pub(crate) fn send(&self, to: SocketAddr, contents: &[u8], segment: usize) -> SendResult {
+        let Some(socket) = (if to.is_ipv6() { &self.v6 } else { &self.v4 }) else {
+            return SendResult::Unreachable;
+        };
+        let most =
+            (segment * socket.state.max_gso_segments()).min(MAX_SEND / segment.max(1) * segment);
+        for part in contents.chunks(most.max(segment).max(1)) {
+            let transmit = Transmit {
+                destination: to,
+                ecn: None,
+                contents: part,
+                segment_size: (part.len() > segment).then_some(segment),
+                src_ip: None,
+            };
+            let sent = socket.io.try_io(Interest::WRITABLE, || {
+                socket
+                    .state
+                    .try_send(UdpSockRef::from(&socket.io), &transmit)
+            });
+            match sent {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return SendResult::Blocked;
+                }
+                Err(error) if is_unreachable(&error) => return SendResult::Unreachable,
+                Err(error) => tracing::debug!(%to, %error, "UDP send failed"),
+            }
+        }
+        SendResult::Done
+    }
+
+    /// Registers for room in the socket buffer towards `to`.
+    pub(crate) fn poll_writable(&self, cx: &mut Context<'_>, to: SocketAddr) -> Poll<()> {
+        match if to.is_ipv6() { &self.v6 } else { &self.v4 } {
+            Some(socket) => socket.io.poll_send_ready(cx).map(|_| ()),
+            None => Poll::Ready(()),
+        }
+    }
+}
+
+/// Errors that mean "no way to that address": no route, or a local filter.
+fn is_unreachable(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::AddrNotAvailable
+            | io::ErrorKind::NetworkDown
+    )
+}
+
+/// Datagrams of one destination and size, collected for one system call.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    buffer: Vec<u8>,
+    len: usize,
+    segment: usize,
+    to: Option<SocketAddr>,
+    /// A shorter datagram ended the batch.
+    closed: bool,
+}
+
+/// Most datagrams in one batch.
+const MAX_SEGMENTS: usize = 64;
+
+impl Batch {
+    pub(crate) fn new() -> Self {
+        Self {
+            buffer: vec![0; MAX_SEND + adit_mesh::BUFFER_LEN],
+            len: 0,
+            segment: 0,
+            to: None,
+            closed: false,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub(crate) fn destination(&self) -> Option<SocketAddr> {
+        self.to
+    }
+
+    /// Room for the next datagram, behind what is collected.
+    pub(crate) fn slot(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.len..]
+    }
+
+    /// Bytes written into the slot.
+    pub(crate) fn written(&self, len: usize) -> &[u8] {
+        &self.buffer[self.len..self.len + len]
+    }
+
+    /// Whether a datagram of `len` bytes to `to` may join.
+    pub(crate) fn fits(&self, to: SocketAddr, len: usize) -> bool {
+        self.len == 0
+            || (self.to == Some(to)
+                && !self.closed
+                && len <= self.segment
+                && self.len + len <= MAX_SEND
+                && self.len / self.segment < MAX_SEGMENTS)
+    }
+
+    /// Keeps the datagram in the slot. Call only if it [`fits`](Self::fits).
+    pub(crate) fn push(&mut self, to: SocketAddr, len: usize) {
+        if self.len == 0 {
+            self.to = Some(to);
+            self.segment = len;
+            self.closed = false;
+        } else if len < self.segment {
+            self.closed = true;
+        }
+        self.len += len;
+    }
+
+    /// Sends what is collected; on [`SendResult::Blocked`] it stays.
+    pub(crate) fn flush(&mut self, sockets: &Sockets) -> SendResult {
+        let Some(to) = self.to.filter(|_| self.len > 0) else {
+            return SendResult::Done;
+        };
+        let result = sockets.send(to, &self.buffer[..self.len], self.segment);
+        if result != SendResult::Blocked {
+            self.clear();
+        }
+        result
+    }
+
+    /// Moves the datagram in the slot to the front of an emptied batch.
+    pub(crate) fn restart(&mut self, slot_at: usize, to: SocketAddr, len: usize) {
+        self.buffer.copy_within(slot_at..slot_at + len, 0);
+        self.len = 0;
+        self.push(to, len);
+    }
+
+    /// Where the slot begins.
+    pub(crate) fn position(&self) -> usize {
+        self.len
+    }
+
+    fn clear(&mut self) {
+        self.len = 0;
+        self.to = None;
+    }
+}
