@@ -15,10 +15,6 @@ impl RangeSet {
         self.ranges.len()
     }
 
-    pub(crate) fn first(&self) -> Option<(u64, u64)> {
-        self.ranges.first().copied()
-    }
-
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (u64, u64)> + '_ {
         self.ranges.iter().copied()
     }

@@ -176,18 +176,17 @@ impl Stack {
             return;
         };
         match message.kind {
-            icmp::ECHO_REQUEST => {
-                if self.take_stray_token(now) && ip.payload.len() <= self.mtu(&ip.src) {
-                    let reply = icmp::Message {
-                        kind: icmp::ECHO_REPLY,
-                        code: 0,
-                        ..message
-                    };
-                    let packet = icmp::packet(&ip.dst, &ip.src, &reply);
-                    if packet.len() <= self.mtu(&ip.src) {
-                        self.push_control(ip.src, packet);
-                    }
-                }
+            icmp::ECHO_REQUEST
+                if ip.payload.len() + ipv6::HEADER <= self.mtu(&ip.src)
+                    && self.take_stray_token(now) =>
+            {
+                let reply = icmp::Message {
+                    kind: icmp::ECHO_REPLY,
+                    code: 0,
+                    ..message
+                };
+                let packet = icmp::packet(&ip.dst, &ip.src, &reply);
+                self.push_control(ip.src, packet);
             }
             icmp::ECHO_REPLY => {
                 let [a, b, c, d] = message.word;
@@ -230,7 +229,7 @@ impl Stack {
         if let Some(tcb) = &mut self.table.slot(index).tcb
             && tcb.state == TcpState::SynSent
         {
-            tcb.finish(ctx!(self, now), CloseReason::Unreachable);
+            tcb.finish(&mut ctx!(self, now), CloseReason::Unreachable);
             self.settle(now, index);
         }
     }

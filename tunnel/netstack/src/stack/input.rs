@@ -53,7 +53,7 @@ impl Stack {
         if let Some(index) = self.table.socket(&flow) {
             let verdict = match &mut self.table.slot(index).tcb {
                 Some(tcb) => {
-                    let verdict = tcb.on_segment(ctx!(self, now), segment);
+                    let verdict = tcb.on_segment(&mut ctx!(self, now), segment);
                     if tcb.counts_as_half_open && !tcb.is_half_open() {
                         tcb.counts_as_half_open = false;
                         self.half_open -= 1;
@@ -101,7 +101,7 @@ impl Stack {
             return;
         }
         let open = self.open(now, flow);
-        let mut tcb = Tcb::pending(&open, ctx!(self, now), segment);
+        let mut tcb = Tcb::pending(&open, &ctx!(self, now), segment);
         tcb.counts_as_half_open = true;
         self.half_open += 1;
         let index = self.table.insert(tcb);

@@ -62,7 +62,7 @@ pub struct Stack {
 
 macro_rules! ctx {
     ($self:ident, $now:expr) => {
-        &mut Ctx {
+        Ctx {
             now: $now,
             cfg: &$self.config.tcp,
             pool: &mut $self.pool,
@@ -159,7 +159,7 @@ impl Stack {
         let now = self.nanos(now);
         for index in self.sockets_to(&peer) {
             if let Some(tcb) = &mut self.table.slot(index).tcb {
-                tcb.on_path_change(ctx!(self, now));
+                tcb.on_path_change(&ctx!(self, now));
             }
             self.settle(now, index);
         }
@@ -185,7 +185,7 @@ impl Stack {
             let slot = self.table.slot(index);
             slot.paced = false;
             if let Some(tcb) = &mut slot.tcb {
-                tcb.on_timer(ctx!(self, now));
+                tcb.on_timer(&mut ctx!(self, now));
             }
             self.settle(now, index);
         }
@@ -279,7 +279,7 @@ impl Stack {
         let Some(tcb) = &mut self.table.slot(index).tcb else {
             return Err(TcpError::UnknownSocket);
         };
-        let result = call(tcb, ctx!(self, now));
+        let result = call(tcb, &mut ctx!(self, now));
         self.settle(now, index);
         result
     }
@@ -331,7 +331,7 @@ impl Stack {
             return Err(TcpError::PortInUse);
         }
         let open = self.open(now, &flow);
-        let tcb = Tcb::connect(&open, ctx!(self, now));
+        let tcb = Tcb::connect(&open, &ctx!(self, now));
         let index = self.table.insert(tcb);
         self.settle(now, index);
         Ok(self.table.id(index))

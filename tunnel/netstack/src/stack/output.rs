@@ -33,10 +33,10 @@ impl Stack {
                 self.table.reuse(index);
                 continue;
             };
-            match tcb.poll(ctx!(self, now), buf) {
+            match tcb.poll(&mut ctx!(self, now), buf) {
                 Output::Packet(len) => {
                     let dst = *tcb.remote.ip();
-                    tcb.after_poll(ctx!(self, now));
+                    tcb.after_poll(&ctx!(self, now));
                     self.turn += 1;
                     if self.turn >= TURN {
                         self.turn = 0;

@@ -39,8 +39,6 @@ pub(crate) struct RateSample {
     pub(crate) delivered: u64,
     /// Bytes lost over the interval.
     pub(crate) lost: u64,
-    /// Length of the interval.
-    pub(crate) interval: Nanos,
     /// Bytes per second; 0 if the interval is too short to tell.
     pub(crate) rate: u64,
     /// Whether the application limited it.
@@ -120,7 +118,6 @@ impl Rate {
         Some(RateSample {
             delivered,
             lost: self.lost - s.lost_at_send,
-            interval,
             rate,
             app_limited: s.app_limited,
             prior_delivered: s.prior_delivered,

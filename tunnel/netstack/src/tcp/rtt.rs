@@ -15,7 +15,6 @@ const GRANULARITY: Nanos = MILLIS;
 pub(crate) struct Rtt {
     srtt: Option<Nanos>,
     var: Nanos,
-    latest: Nanos,
     min: Nanos,
     min_at: Nanos,
     /// Least sample since half a window ago: the successor of `min`.
@@ -31,7 +30,6 @@ impl Rtt {
         Self {
             srtt: None,
             var: 0,
-            latest: 0,
             min: Nanos::MAX,
             min_at: 0,
             next_min: Nanos::MAX,
@@ -45,7 +43,6 @@ impl Rtt {
     /// Takes a sample.
     pub(crate) fn sample(&mut self, now: Nanos, rtt: Nanos) {
         let rtt = rtt.max(1000);
-        self.latest = rtt;
         match self.srtt {
             None => {
                 self.srtt = Some(rtt);
@@ -73,10 +70,6 @@ impl Rtt {
 
     pub(crate) fn srtt(&self) -> Option<Nanos> {
         self.srtt
-    }
-
-    pub(crate) fn latest(&self) -> Nanos {
-        self.latest
     }
 
     /// Least sample lately.

@@ -163,10 +163,6 @@ impl Scoreboard {
         !self.to_repeat.is_empty()
     }
 
-    pub(crate) fn last(&self) -> Option<&Seg> {
-        self.segs.back()
-    }
-
     fn seg(&self, number: u64) -> Option<&Seg> {
         self.segs.get(number.checked_sub(self.base)? as usize)
     }

@@ -97,7 +97,7 @@ impl Tcb {
     }
 
     /// How much more may be written now.
-    fn room(&self, ctx: &mut Ctx<'_>) -> usize {
+    fn room(&self, ctx: &Ctx<'_>) -> usize {
         let unsent = (self.send.end().saturating_sub(self.next.max(1))) as usize;
         let limit = (self.cc.cwnd() as usize).clamp(UNSENT.0, UNSENT.1);
         let unsent_room = limit.saturating_sub(unsent);
@@ -122,13 +122,13 @@ impl Tcb {
     }
 
     /// Data has left the unsent part of the buffer.
-    pub(crate) fn after_poll(&mut self, ctx: &mut Ctx<'_>) {
+    pub(crate) fn after_poll(&mut self, ctx: &Ctx<'_>) {
         if self.write_armed && self.room(ctx) >= UNSENT.0 / 2 {
             self.notify_writable();
         }
     }
 
-    fn check_write(&mut self, ctx: &mut Ctx<'_>, len: usize) -> Result<usize, TcpError> {
+    fn check_write(&mut self, ctx: &Ctx<'_>, len: usize) -> Result<usize, TcpError> {
         match self.state {
             TcpState::Established | TcpState::CloseWait if !self.fin_queued => {}
             TcpState::SynSent | TcpState::SynReceived | TcpState::Pending if !self.fin_queued => {
@@ -149,7 +149,7 @@ impl Tcb {
         Ok(room.min(len))
     }
 
-    pub(crate) fn write(&mut self, ctx: &mut Ctx<'_>, data: &[u8]) -> Result<usize, TcpError> {
+    pub(crate) fn write(&mut self, ctx: &Ctx<'_>, data: &[u8]) -> Result<usize, TcpError> {
         let len = self.check_write(ctx, data.len())?;
         self.send.push_copy(&data[..len]);
         Ok(len)

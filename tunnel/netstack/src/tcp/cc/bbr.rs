@@ -33,6 +33,8 @@ const STARTUP_LOSSES: u64 = 6;
 const PROBE_RTT_INTERVAL: Nanos = 5 * SECS;
 const MIN_RTT_WINDOW: Nanos = 10 * SECS;
 const PROBE_RTT_DURATION: Nanos = 200 * MILLIS;
+/// Largest window before the model has an estimate.
+const MAX_CWND: u64 = 64 << 20;
 const UNLIMITED: u64 = u64::MAX;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -712,7 +714,9 @@ impl Bbr {
             self.inflight(self.bw, self.cwnd_gain()) + self.extra[0].max(self.extra[1]);
         if self.full_bw_reached {
             self.cwnd = (self.cwnd + ack.delivered).min(max_inflight);
-        } else if self.cwnd < max_inflight || ack.total_delivered < INITIAL_SEGMENTS * self.mss {
+        } else if (self.cwnd < max_inflight || ack.total_delivered < INITIAL_SEGMENTS * self.mss)
+            && self.cwnd < MAX_CWND
+        {
             self.cwnd += ack.delivered;
         }
         self.cwnd = self.cwnd.max(4 * self.mss);

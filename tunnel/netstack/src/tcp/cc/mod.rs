@@ -20,13 +20,11 @@ pub(crate) struct Ack {
     pub(crate) delivered: u64,
     /// Bytes newly marked lost.
     pub(crate) lost: u64,
-    /// Bytes in flight before and after.
-    pub(crate) prior_in_flight: u64,
+    /// Bytes in flight now.
     pub(crate) in_flight: u64,
     /// RTT sample of this acknowledgement.
     pub(crate) rtt: Option<Nanos>,
     pub(crate) srtt: Nanos,
-    pub(crate) min_rtt: Nanos,
     pub(crate) rate: Option<RateSample>,
     /// All bytes delivered so far.
     pub(crate) total_delivered: u64,
