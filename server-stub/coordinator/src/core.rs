@@ -130,7 +130,7 @@ impl Coordinator {
             return;
         }
         if let Some(node) = request.update_self {
-            self.update_self(id, node.bytes);
+            self.update_self(id, &node.bytes);
         }
         if let Some(destination) = request.add_tunnel {
             self.add_tunnel(id, destination);
@@ -220,7 +220,7 @@ impl Coordinator {
         self.tunnels.len()
     }
 
-    fn update_self(&mut self, id: Uuid, node: Bytes) {
+    fn update_self(&mut self, id: Uuid, node: &Bytes) {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.node = Some(node.clone());
         }

@@ -1,0 +1,284 @@
+//! Clients' tailnet sessions, and what clients need to know before one.
+
+mod peer;
+mod resume;
+mod tailnet;
+mod updates;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use adit_coordinator::{Role, Service};
+use adit_messages::tailnet::Node;
+use adit_rest::{AgentConnectionInfo, DerpLatency, Time};
+use adit_rpc::{Version, VersionError};
+use adit_store::{Store, model::User, model::Workspace};
+use adit_ws::{ByteStream, Liveness, Message};
+use adit_yamux::Connection;
+use axum::{
+    Router,
+    extract::{Path, Request, State as AppState},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use futures_util::{SinkExt as _, StreamExt as _};
+use http::{HeaderMap, StatusCode};
+use prost::Message as _;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{
+    access,
+    app::App,
+    auth::{Actor, authenticate, token_of},
+    derp,
+    error::{ApiError, ApiResult},
+    extract::{Json, Query, uuid},
+    upgrade::{Socket, websocket},
+};
+use resume::ResumeKeys;
+pub(crate) use tailnet::{Peer, TailnetApi};
+
+/// Where the keys of resume tokens are kept.
+const RESUME_KEYS: &str = "tailnet_resume_keys";
+
+/// How long a key signs, in seconds.
+const KEY_LIFETIME: i64 = 30 * 24 * 60 * 60;
+
+/// What this part keeps.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) coordinator: Service,
+    resume: ResumeKeys,
+}
+
+/// A key of resume tokens, as it is stored.
+#[derive(Clone, Serialize, Deserialize)]
+struct StoredKey {
+    number: u32,
+    /// 64 random bytes, as lower-case hex digits.
+    secret: String,
+    /// When it began to sign, in unix seconds.
+    since: i64,
+}
+
+impl State {
+    pub(crate) async fn new(store: &Store) -> anyhow::Result<Self> {
+        let keys = resume_keys(store, Time::now().as_secs()).await?;
+        let secrets: Vec<_> = keys
+            .iter()
+            .map(|key| (key.number, key.secret.as_bytes()))
+            .collect();
+        Ok(Self {
+            coordinator: Service::new(),
+            resume: ResumeKeys::new(secrets),
+        })
+    }
+
+    /// How far an agent is from the relays, by region name.
+    pub(crate) fn derp_latency(&self, app: &App, agent: Uuid) -> BTreeMap<String, DerpLatency> {
+        let Some(node) = self.coordinator.node(agent) else {
+            return BTreeMap::new();
+        };
+        // The coordinator takes no node that does not decode.
+        let node = Node::decode(node).unwrap_or_default();
+        let map = derp::map_json(app);
+        let mut latencies: BTreeMap<String, DerpLatency> = BTreeMap::new();
+        for (key, seconds) in &node.derp_latency {
+            // `<region>-v4` or `<region>-v6`; others are of no known region.
+            let region = key
+                .split_once('-')
+                .and_then(|(region, _)| region.parse::<i64>().ok());
+            let Some(region) = region.and_then(|id| map.regions.get(&id)) else {
+                continue;
+            };
+            let latency_ms = seconds * 1000.0;
+            if !latency_ms.is_finite() {
+                continue;
+            }
+            let entry = latencies
+                .entry(region.region_name.clone())
+                .or_insert(DerpLatency {
+                    preferred: i64::from(node.preferred_derp) == region.region_id,
+                    latency_ms,
+                });
+            entry.latency_ms = entry.latency_ms.min(latency_ms);
+        }
+        latencies
+    }
+}
+
+/// The keys of resume tokens: those that tokens still in use may be signed
+/// with, and one to sign with that has not served its time.
+async fn resume_keys(store: &Store, now: i64) -> anyhow::Result<Vec<StoredKey>> {
+    let stored = store
+        .setting(RESUME_KEYS)
+        .await?
+        .unwrap_or_else(|| "[]".into());
+    let mut keys: Vec<StoredKey> = serde_json::from_str(&stored)?;
+    let newest = keys.iter().max_by_key(|key| key.number).cloned();
+    if newest
+        .as_ref()
+        .is_none_or(|key| now - key.since > KEY_LIFETIME)
+    {
+        let random: [[u8; 32]; 2] = [rand::random(), rand::random()];
+        let secret = random
+            .iter()
+            .flatten()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let number = newest.map_or(1, |key| key.number + 1);
+        keys.retain(|key| now - key.since <= KEY_LIFETIME + 2 * resume::LIFETIME);
+        keys.push(StoredKey {
+            number,
+            secret,
+            since: now,
+        });
+        store
+            .set_setting(RESUME_KEYS, &serde_json::to_string(&keys)?)
+            .await?;
+    }
+    Ok(keys)
+}
+
+/// Routes of this part.
+pub(crate) fn routes() -> Router<App> {
+    Router::new()
+        .route("/api/v2/workspaceagents/connection", get(connection))
+        .route(
+            "/api/v2/workspaceagents/{id}/connection",
+            get(agent_connection),
+        )
+        .route("/api/v2/workspaceagents/{id}/coordinate", get(coordinate))
+        .route("/api/v2/tailnet", get(tailnet))
+        .route("/api/v2/derp-map", get(derp_map))
+}
+
+/// Whether a user may connect to the agents of a workspace.
+fn may_connect(user: &User, workspace: &Workspace) -> bool {
+    !workspace.deleted && (workspace.owner_id == user.id || user.is_owner())
+}
+
+/// The caller of a route that also workspace proxies may call.
+async fn caller(app: &App, headers: &HeaderMap, query: &Query) -> ApiResult<Actor> {
+    let Some(token) = token_of(headers, query) else {
+        let text = "API key or external proxy authentication required, but none provided";
+        return Err(ApiError::new(StatusCode::UNAUTHORIZED, text));
+    };
+    authenticate(app, Some(&token)).await
+}
+
+async fn connection(
+    AppState(app): AppState<App>,
+    headers: HeaderMap,
+    query: Query,
+) -> ApiResult<Json<AgentConnectionInfo>> {
+    caller(&app, &headers, &query).await?;
+    Ok(Json(derp::connection_info(&app)))
+}
+
+async fn agent_connection(
+    AppState(app): AppState<App>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    query: Query,
+) -> ApiResult<Json<AgentConnectionInfo>> {
+    let actor = caller(&app, &headers, &query).await?;
+    access::agent(&app, &actor, uuid(&id)?).await?;
+    Ok(Json(derp::connection_info(&app)))
+}
+
+/// A client of one agent.
+async fn coordinate(
+    AppState(app): AppState<App>,
+    Path(id): Path<String>,
+    query: Query,
+    mut request: Request,
+) -> ApiResult<Response> {
+    let actor = caller(&app, request.headers(), &query).await?;
+    let context = access::agent(&app, &actor, uuid(&id)?).await?;
+    check_version(query.get("version").unwrap_or("1.0"))?;
+    let peer = Peer::client(
+        peer_id(&app, &query)?,
+        Role::ClientOf(context.agent.id),
+        actor.user,
+    );
+    Ok(serve(&app, &mut request, peer))
+}
+
+/// A client of everything a user may see.
+async fn tailnet(
+    AppState(app): AppState<App>,
+    actor: Actor,
+    query: Query,
+    mut request: Request,
+) -> ApiResult<Response> {
+    check_version(query.get("version").unwrap_or("2.0"))?;
+    let peer = Peer::client(peer_id(&app, &query)?, Role::User, actor.user);
+    Ok(serve(&app, &mut request, peer))
+}
+
+/// The answer to a version that is not served.
+pub(crate) fn unsupported(error: &VersionError) -> ApiError {
+    ApiError::bad_request("Unknown or unsupported API version").field("version", error.to_string())
+}
+
+fn check_version(text: &str) -> ApiResult<()> {
+    text.parse()
+        .and_then(|version| Version::CURRENT.accept(version))
+        .map_err(|error| unsupported(&error))
+}
+
+/// The id a client brings in its resume token, or a new one.
+fn peer_id(app: &App, query: &Query) -> ApiResult<Uuid> {
+    let Some(token) = query.get("resume_token").filter(|token| !token.is_empty()) else {
+        return Ok(Uuid::new_v4());
+    };
+    match app.coord.resume.verify(token, Time::now().as_secs()) {
+        Ok(peer) => Ok(peer.unwrap_or_else(Uuid::new_v4)),
+        Err(error) => Err(
+            ApiError::new(StatusCode::UNAUTHORIZED, "Invalid resume token")
+                .detail(error.to_string())
+                .field("resume_token", "Invalid resume token"),
+        ),
+    }
+}
+
+fn serve(app: &App, request: &mut Request, peer: Peer) -> Response {
+    let service = Arc::new(TailnetApi::new(app.clone(), peer));
+    websocket(app, request, move |socket| async move {
+        let stream = ByteStream::new(socket).with_liveness(Liveness::default());
+        let (connection, incoming) = Connection::server(stream, adit_yamux::Config::default());
+        adit_rpc::serve_tailnet(incoming, service).await;
+        connection.close().await;
+    })
+}
+
+/// The relay map, for clients that do not use the tailnet service: one JSON
+/// document in a binary message, and then nothing, as it does not change.
+async fn derp_map(AppState(app): AppState<App>, mut request: Request) -> Response {
+    let map = match serde_json::to_vec(&derp::map_json(&app)) {
+        Ok(map) => map,
+        Err(error) => return ApiError::internal(error).into_response(),
+    };
+    websocket(&app, &mut request, move |mut socket: Socket| async move {
+        if socket.send(Message::Binary(map.into())).await.is_err() {
+            return;
+        }
+        let mut pings = tokio::time::interval(Liveness::default().interval);
+        pings.tick().await;
+        loop {
+            tokio::select! {
+                // What clients send means nothing, but reading answers pings.
+                message = socket.next() => match message {
+                    Some(Ok(message)) if !message.is_close() => {}
+                    _ => return,
+                },
+                _ = pings.tick() => {
+                    if socket.send(Message::Ping(Default::default())).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    })
+}

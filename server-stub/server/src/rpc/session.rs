@@ -1,0 +1,130 @@
+//! An agent's control session, from the upgrade to its end.
+
+use std::{sync::Arc, time::Duration};
+
+use adit_rest::Time;
+use adit_store::model::AgentContext;
+use adit_ws::{ByteStream, WebSocketStream};
+use adit_yamux::Connection;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, MissedTickBehavior, interval_at, timeout},
+};
+use uuid::Uuid;
+
+use super::agent::AgentApi;
+use crate::{
+    app::App,
+    coord::{Peer, TailnetApi},
+    pubsub::{Received, WorkspaceEventKind},
+};
+
+/// How often an agent is asked for a sign of life, and that is written down.
+const PERIOD: Duration = Duration::from_secs(15);
+
+/// An agent silent for so long is gone.
+const INACTIVE: Duration = Duration::from_secs(30);
+
+/// How long the end of a session may take to write down.
+const FAREWELL: Duration = Duration::from_secs(30);
+
+/// Serves one session of an agent until either side ends it, the agent falls
+/// silent, or its build is replaced.
+///
+/// Only sessions with `monitored` count as the agent being connected: tools in
+/// the workspace share its token.
+pub(crate) async fn serve<IO>(
+    app: App,
+    context: AgentContext,
+    version: String,
+    monitored: bool,
+    socket: WebSocketStream<IO>,
+) where
+    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (agent, workspace) = (context.agent.id, context.workspace.id);
+    let (connection, incoming) =
+        Connection::server(ByteStream::new(socket), adit_yamux::Config::default());
+    let service = Arc::new(AgentApi::new(app.clone(), agent, workspace, version));
+    let tailnet = Arc::new(TailnetApi::new(app.clone(), Peer::agent(&context)));
+    drop(context);
+    tracing::info!(%agent, monitored, "agent session begins");
+    let reason = tokio::select! {
+        // Ends with the session.
+        () = adit_rpc::serve(incoming, service, tailnet) => connection.closed().await.to_string(),
+        reason = watch(&app, agent, workspace, &connection, monitored) => reason.to_owned(),
+        () = app.shutdown.cancelled() => "the server is shutting down".to_owned(),
+    };
+    connection.close().await;
+    if monitored {
+        let farewell = async {
+            if let Err(error) = app.store.agent_disconnected(agent, Time::now()).await {
+                tracing::warn!(%agent, error = &error as &dyn std::error::Error, "could not note the end of a session");
+            }
+            app.workspace_id_changed(workspace, WorkspaceEventKind::Agent)
+                .await;
+        };
+        if timeout(FAREWELL, farewell).await.is_err() {
+            tracing::warn!(%agent, "gave up noting the end of a session");
+        }
+    }
+    tracing::info!(%agent, reason, "agent session ended");
+}
+
+/// Watches over a session; returns why it has to end.
+async fn watch(
+    app: &App,
+    agent: Uuid,
+    workspace: Uuid,
+    connection: &Connection,
+    monitored: bool,
+) -> &'static str {
+    let mut outdated = app.pubsub.outdated.subscribe(workspace);
+    if !monitored {
+        loop {
+            let _: Received<()> = outdated.recv().await;
+            if !is_current(app, agent, workspace).await {
+                return "build is outdated";
+            }
+        }
+    }
+    if let Err(error) = app.store.agent_connected(agent, Time::now()).await {
+        tracing::warn!(%agent, error = &error as &dyn std::error::Error, "could not note a session");
+    }
+    app.workspace_id_changed(workspace, WorkspaceEventKind::Agent)
+        .await;
+    let mut ticks = interval_at(Instant::now() + PERIOD, PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last_pong = Instant::now();
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {
+                if connection.ping().await.is_ok() {
+                    last_pong = Instant::now();
+                }
+                if last_pong.elapsed() > INACTIVE {
+                    return "ping timeout";
+                }
+                if let Err(error) = app.store.agent_seen(agent, Time::now()).await {
+                    tracing::warn!(%agent, error = &error as &dyn std::error::Error, "could not note a sign of life");
+                }
+            }
+            _ = outdated.recv() => {}
+        }
+        if !is_current(app, agent, workspace).await {
+            return "build is outdated";
+        }
+    }
+}
+
+/// Whether the agent belongs to the newest build of its workspace.
+async fn is_current(app: &App, agent: Uuid, workspace: Uuid) -> bool {
+    let newest = app.store.latest_build(workspace).await;
+    let own = app.store.agent_context(agent).await;
+    match (newest, own) {
+        (Ok(newest), Ok(own)) => newest.id == own.build.id,
+        (Err(adit_store::Error::NotFound), _) | (_, Err(adit_store::Error::NotFound)) => false,
+        // A failing database is no reason to send agents away.
+        _ => true,
+    }
+}
