@@ -9,6 +9,7 @@ use bytes::{Buf, BytesMut};
 use futures_util::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
@@ -95,6 +96,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Carrier<IO> {
                         return Poll::Ready(Err(CarrierError::Protocol(reason)));
                     }
                     Some(Ok(_)) => {}
+                    // A stopped server ends the TCP stream without a word.
+                    Some(Err(tungstenite::Error::Protocol(
+                        ProtocolError::ResetWithoutClosingHandshake,
+                    ))) => return Poll::Ready(Ok(false)),
                     Some(Err(error)) => return Poll::Ready(Err(error.into())),
                 }
             },

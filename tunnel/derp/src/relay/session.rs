@@ -88,10 +88,18 @@ where
         _ => Policy::Refuse,
     });
     let limit = core.config.handshake_timeout;
-    let greeting = greet(&core, &mut carrier, &mut decoder, limit);
-    let key = match greeting.await {
-        Ok(key) => key,
-        Err(end) => return end,
+    let stopped = core.stopped.notified();
+    let mut stopped = std::pin::pin!(stopped);
+    stopped.as_mut().enable();
+    if core.stopping.load(Ordering::SeqCst) {
+        return SessionEnd::Stopped;
+    }
+    let key = tokio::select! {
+        greeted = greet(&core, &mut carrier, &mut decoder, limit) => match greeted {
+            Ok(key) => key,
+            Err(end) => return end,
+        },
+        () = &mut stopped => return SessionEnd::Stopped,
     };
     decoder.set_policy(after_handshake);
 
@@ -122,20 +130,11 @@ where
         wakers: Vec::new(),
         registered: &registered,
     };
-    let end = {
-        let stopped = core.stopped.notified();
-        let mut stopped = std::pin::pin!(stopped);
-        stopped.as_mut().enable();
-        if core.stopping.load(Ordering::SeqCst) {
-            SessionEnd::Stopped
-        } else {
-            poll_fn(|cx| match stopped.as_mut().poll(cx) {
-                Poll::Ready(()) => Poll::Ready(SessionEnd::Stopped),
-                Poll::Pending => session.poll(cx),
-            })
-            .await
-        }
-    };
+    let end = poll_fn(|cx| match stopped.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(SessionEnd::Stopped),
+        Poll::Pending => session.poll(cx),
+    })
+    .await;
     session.say_goodbye(&end).await;
     end
 }
