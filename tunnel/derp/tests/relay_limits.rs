@@ -212,13 +212,16 @@ async fn not_here_is_said_only_for_disco_and_not_too_often() {
     }
     frame::put_ping(&mut out, &[1; 8]);
     pipe.send(&out).await;
-    assert_eq!(pipe.frame().await, Frame::Pong([1; 8]));
+    let reason = PeerGoneReason::NotHere;
     let gone = Frame::PeerGone {
         peer: nobody,
-        reason: PeerGoneReason::NotHere,
+        reason,
     };
-    for _ in 0..3 {
-        assert_eq!(pipe.frame().await, gone);
+    let mut pongs = 0;
+    for _ in 0..4 {
+        let frame = pipe.frame().await;
+        pongs += usize::from(frame == Frame::Pong([1; 8]));
+        assert!(frame == gone || pongs == 1, "{frame:?}");
     }
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let mut out = BytesMut::new();

@@ -59,7 +59,7 @@ struct Server {
 
 enum Io {
     Upgrade(TcpStream),
-    WebSocket(WebSocketStream<TcpStream>),
+    WebSocket(Box<WebSocketStream<TcpStream>>),
 }
 
 impl Server {
@@ -79,7 +79,9 @@ impl Server {
             let old = header(&answer, "sec-websocket-accept").unwrap().to_owned();
             answer = answer.replace(&old, &derive_accept_key(key.as_bytes()));
             stream.write_all(answer.as_bytes()).await.unwrap();
-            Io::WebSocket(WebSocketStream::from_raw_socket(stream, Role::Server, None).await)
+            Io::WebSocket(Box::new(
+                WebSocketStream::from_raw_socket(stream, Role::Server, None).await,
+            ))
         } else {
             assert_eq!(header(&head, "upgrade"), Some("DERP"));
             // The first frame in the same segment as the head.

@@ -46,6 +46,7 @@ impl Keys {
     }
 }
 
+#[allow(clippy::map_entry, reason = "making the value needs an await")]
 async fn replay(name: &str, carrier: CarrierKind) {
     let relay = Relay::new(RelayConfig::new(fixed_key("server_private")));
     let mut keys = Keys::default();
