@@ -12,6 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
+    netns::{Host, Hosts},
     process::{Process, run},
     programs::program,
     wait::until,
@@ -27,6 +28,7 @@ pub struct Dev {
     process: Option<Process>,
     dir: TempDir,
     extra: Vec<String>,
+    hosts: Option<Hosts>,
     facts: Value,
 }
 
@@ -43,14 +45,27 @@ impl Dev {
     /// If it does not become ready.
     #[must_use]
     pub fn start_with(extra: &[&str]) -> Self {
+        Self::start_at("127.0.0.1:0", None, extra)
+    }
+
+    /// Starts a deployment on the far one of two hosts; its clients run on
+    /// the near one.
+    #[must_use]
+    pub fn start_far(hosts: Hosts, extra: &[&str]) -> Self {
+        let listen = format!("{}:7080", hosts.address(Host::Far));
+        Self::start_at(&listen, Some(hosts), extra)
+    }
+
+    fn start_at(listen: &str, hosts: Option<Hosts>, extra: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("create a temporary directory");
         let mut dev = Self {
             process: None,
             dir,
             extra: extra.iter().map(|flag| (*flag).to_owned()).collect(),
+            hosts,
             facts: Value::Null,
         };
-        dev.launch("127.0.0.1:0");
+        dev.launch(listen);
         dev
     }
 
@@ -71,6 +86,7 @@ impl Dev {
             .arg("-c")
             .arg("exec \"$@\" >\"$READY\"")
             .arg("sh")
+            .args(self.prefix(Host::Far))
             .arg(program("adit-server"))
             .args(["dev", "--output", "json", "--listen", listen, "--data-dir"])
             .arg(self.data_dir())
@@ -141,10 +157,33 @@ impl Dev {
         std::fs::read_to_string(self.dir.path().join("server.log")).unwrap_or_default()
     }
 
+    /// The two hosts of a deployment that [`Self::start_far`] made.
+    ///
+    /// # Panics
+    /// If it was started otherwise.
+    #[must_use]
+    pub fn hosts(&self) -> &Hosts {
+        self.hosts.as_ref().expect("a deployment on two hosts")
+    }
+
+    fn prefix(&self, host: Host) -> Vec<String> {
+        self.hosts
+            .as_ref()
+            .map_or_else(Vec::new, |hosts| hosts.prefix(host))
+    }
+
+    /// A program on the near host, if there are two.
+    fn near(&self, program: impl AsRef<OsStr>) -> Command {
+        match &self.hosts {
+            Some(hosts) => hosts.command(Host::Near, program),
+            None => Command::new(program),
+        }
+    }
+
     /// A command of the client, logged in to this deployment.
     #[must_use]
     pub fn adit<I: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = I>) -> Command {
-        let mut command = Command::new(program("adit"));
+        let mut command = self.near(program("adit"));
         command
             .arg("--global-config")
             .arg(self.fact("config_dir"))
@@ -193,7 +232,7 @@ impl Dev {
     /// A command of an OpenSSH tool with that configuration.
     #[must_use]
     pub fn openssh(&self, tool: &str) -> Command {
-        let mut command = Command::new(tool);
+        let mut command = self.near(tool);
         command
             .arg("-F")
             .arg(self.ssh_config())

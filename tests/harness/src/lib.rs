@@ -5,12 +5,14 @@
 //! its deadline passes, and then says what it last saw.
 
 pub mod dev;
+pub mod netns;
 pub mod process;
 pub mod programs;
 pub mod skip;
 pub mod wait;
 
 pub use dev::Dev;
+pub use netns::{Host, Hosts};
 pub use process::Process;
 pub use programs::program;
 pub use skip::need_tool;
