@@ -82,10 +82,11 @@ impl Setup {
             Err(error) => return Outcome::Failed(error.to_string()),
         };
         let dir = context.working_dir().to_owned();
+        let home = context.user.home;
         tokio::select! {
             biased;
             () = self.io.closed() => Outcome::Gone,
-            done = sftp::serve(&self.io, dir) => match done {
+            done = sftp::serve(&self.io, dir, home) => match done {
                 Ok(()) => Outcome::SftpDone,
                 Err(error) => Outcome::SftpFailed(error.to_string()),
             },

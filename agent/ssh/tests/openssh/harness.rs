@@ -1,10 +1,9 @@
 //! A server on a loopback port and the clients that use it.
 
-use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Output, Stdio};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use adit_agent_exec::{
@@ -290,23 +289,3 @@ pub(crate) fn noise(len: usize) -> Vec<u8> {
     out.truncate(len);
     out
 }
-
-/// Descriptors of this process that are not shared by other tests' noise:
-/// what they point to.
-pub(crate) fn descriptors() -> HashSet<String> {
-    std::fs::read_dir("/proc/self/fd")
-        .unwrap()
-        .flatten()
-        .filter_map(|e| {
-            Some(
-                std::fs::read_link(e.path())
-                    .ok()?
-                    .to_string_lossy()
-                    .into_owned(),
-            )
-        })
-        .collect()
-}
-
-/// A value several tasks may replace.
-pub(crate) type Slot<T> = Mutex<Option<T>>;
