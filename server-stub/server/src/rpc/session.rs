@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use adit_rest::Time;
+use adit_rest::{Time, Transition};
 use adit_store::model::AgentContext;
 use adit_ws::{ByteStream, WebSocketStream};
 use adit_yamux::Connection;
@@ -24,6 +24,9 @@ const PERIOD: Duration = Duration::from_secs(15);
 
 /// An agent silent for so long is gone.
 const INACTIVE: Duration = Duration::from_secs(30);
+
+/// Why a session ends whose agent belongs to an older build.
+const OUTDATED: &str = "build is outdated";
 
 /// How long the end of a session may take to write down.
 const FAREWELL: Duration = Duration::from_secs(30);
@@ -83,8 +86,8 @@ async fn watch(
     if !monitored {
         loop {
             let _: Received<()> = outdated.recv().await;
-            if !is_current(app, agent, workspace).await {
-                return "build is outdated";
+            if !is_stopping(app, workspace).await && !is_current(app, agent, workspace).await {
+                return OUTDATED;
             }
         }
     }
@@ -108,13 +111,27 @@ async fn watch(
                 if let Err(error) = app.store.agent_seen(agent, Time::now()).await {
                     tracing::warn!(%agent, error = &error as &dyn std::error::Error, "could not note a sign of life");
                 }
+                if !is_current(app, agent, workspace).await {
+                    return OUTDATED;
+                }
             }
-            _ = outdated.recv() => {}
-        }
-        if !is_current(app, agent, workspace).await {
-            return "build is outdated";
+            _ = outdated.recv() => {
+                // While the workspace stops, the agent still has to report.
+                if !is_stopping(app, workspace).await && !is_current(app, agent, workspace).await {
+                    return OUTDATED;
+                }
+            }
         }
     }
+}
+
+/// Whether the newest build of a workspace is a stop that has not ended.
+async fn is_stopping(app: &App, workspace: Uuid) -> bool {
+    let Ok(build) = app.store.latest_build(workspace).await else {
+        return false;
+    };
+    let job = app.store.job(build.job_id).await;
+    build.transition != Transition::Start && job.is_ok_and(|job| !job.is_done())
 }
 
 /// Whether the agent belongs to the newest build of its workspace.
