@@ -96,13 +96,16 @@ enum Role {
     Source(u64),
 }
 
+/// Arrival, number, whether towards the stack, packet.
+type InTransit = Reverse<(Instant, u64, bool, Vec<u8>)>;
+
 struct Runner {
     stack: Stack,
     tun: File,
     link: Link,
     role: Role,
     random: u64,
-    queue: BinaryHeap<Reverse<(Instant, u64, bool, Vec<u8>)>>,
+    queue: BinaryHeap<InTransit>,
     count: u64,
     socket: Option<SocketId>,
     moved: u64,
@@ -141,7 +144,7 @@ impl Runner {
             for _ in 0..64 {
                 match self.tun.read(&mut buf) {
                     Ok(n) if self.link.delay.is_zero() => self.stack.handle_packet(now, &buf[..n]),
-                    Ok(n) => self.carry(now, true, &buf[..n].to_vec()),
+                    Ok(n) => self.carry(now, true, &buf[..n]),
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                     Err(error) => panic!("{error}"),
                 }
@@ -170,7 +173,7 @@ impl Runner {
                 if self.link.delay.is_zero() {
                     let _ = self.tun.write(&buf[..transmit.len]);
                 } else {
-                    self.carry(now, false, &buf[..transmit.len].to_vec());
+                    self.carry(now, false, &buf[..transmit.len]);
                 }
             }
             self.nap();

@@ -1,6 +1,8 @@
 //! Stacks joined by a simulated bottleneck in virtual time.
 #![allow(dead_code, clippy::unwrap_used, missing_docs)]
 
+pub mod wire;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::net::{Ipv6Addr, SocketAddrV6};
@@ -100,12 +102,9 @@ impl Direction {
         }
         self.carried += 1;
         let start = self.free_at.max(now);
-        let time = if self.config.rate == 0 {
-            Duration::ZERO
-        } else {
-            let bits = (len + OVERHEAD) as u64 * 8;
-            Duration::from_nanos(bits * 1_000_000_000 / self.config.rate)
-        };
+        let bits = (len + OVERHEAD) as u64 * 8;
+        let time = (bits * 1_000_000_000).checked_div(self.config.rate);
+        let time = Duration::from_nanos(time.unwrap_or(0));
         self.free_at = start + time;
         self.departures.push_back(self.free_at);
         let mut arrival = self.free_at + self.config.delay;
@@ -258,16 +257,16 @@ impl Sim {
                 break;
             };
             let packet = buf[..transmit.len].to_vec();
-            self.send(host, transmit.dst, packet);
+            self.send(host, transmit.dst, &packet);
         }
     }
 
-    pub fn send(&mut self, host: usize, dst: Ipv6Addr, packet: Vec<u8>) {
+    pub fn send(&mut self, host: usize, dst: Ipv6Addr, packet: &[u8]) {
         let Some(&to) = self.addresses.get(&dst) else {
             return;
         };
         if let Some(record) = &mut self.record {
-            record.push((self.now, host, packet.clone()));
+            record.push((self.now, host, packet.to_vec()));
         }
         let direction = if host % 2 == 0 {
             &mut self.right
@@ -277,7 +276,7 @@ impl Sim {
         for at in direction.send(self.now, packet.len(), &mut self.rng) {
             self.count += 1;
             self.arrivals
-                .push(Reverse((at, self.count, to, packet.clone())));
+                .push(Reverse((at, self.count, to, packet.to_vec())));
         }
     }
 

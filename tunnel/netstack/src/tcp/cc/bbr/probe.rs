@@ -1,0 +1,228 @@
+//! The probing cycle: for more bandwidth, and for the propagation delay.
+
+use super::{
+    AckPhase, BETA, Bbr, MIN_RTT_WINDOW, PROBE_RTT_CWND_GAIN, PROBE_RTT_DURATION,
+    PROBE_RTT_INTERVAL, State, UNLIMITED,
+};
+use crate::tcp::cc::Ack;
+use crate::tcp::rate::RateSample;
+use crate::tcp::{MILLIS, Nanos, SECS};
+
+impl Bbr {
+    pub(super) fn start_down(&mut self, ack: &Ack) {
+        self.reset_signals();
+        self.up_count = UNLIMITED;
+        self.rounds_since_probe = self.random(2);
+        self.probe_wait = 2 * SECS + self.random(1000) * MILLIS;
+        self.cycle_at = ack.now;
+        self.ack_phase = AckPhase::ProbeStopping;
+        self.start_round(ack.total_delivered);
+        self.state = State::Down;
+    }
+
+    pub(super) fn start_refill(&mut self, ack: &Ack) {
+        self.reset_lower_bounds();
+        self.up_rounds = 0;
+        self.up_acks = 0;
+        self.ack_phase = AckPhase::Refilling;
+        self.start_round(ack.total_delivered);
+        self.state = State::Refill;
+    }
+
+    pub(super) fn start_up(&mut self, ack: &Ack, sample: Option<&RateSample>) {
+        self.ack_phase = AckPhase::ProbeStarting;
+        self.start_round(ack.total_delivered);
+        self.reset_full_bw(sample.map_or(0, |s| s.rate));
+        self.state = State::Up;
+        self.raise_slope();
+    }
+
+    pub(super) fn raise_slope(&mut self) {
+        let growth = self.mss.max(self.cwnd / 32) << self.up_rounds;
+        self.up_rounds = (self.up_rounds + 1).min(16);
+        self.up_count = (self.cwnd / growth.max(1)).max(1);
+    }
+
+    pub(super) fn update_cycle(&mut self, ack: &Ack, sample: Option<&RateSample>) {
+        if !self.full_bw_reached {
+            return;
+        }
+        if let Some(sample) = sample {
+            self.adapt_upper_bounds(ack, sample);
+        }
+        match self.state {
+            State::Down => {
+                if !self.check_time_to_probe(ack) && self.time_to_cruise(ack) {
+                    self.state = State::Cruise;
+                }
+            }
+            State::Cruise => {
+                self.check_time_to_probe(ack);
+            }
+            State::Refill => {
+                if self.round_start {
+                    self.probe_samples = true;
+                    self.start_up(ack, sample);
+                }
+            }
+            State::Up => {
+                if self.time_to_go_down(ack, sample) {
+                    self.start_down(ack);
+                }
+            }
+            State::Startup | State::Drain | State::ProbeRtt => {}
+        }
+    }
+
+    pub(super) fn check_time_to_probe(&mut self, ack: &Ack) -> bool {
+        // As often as a Reno flow of this size would have recovered its window.
+        let reno_rounds = (self.target_inflight() / self.mss).min(63);
+        let due = ack.now.saturating_sub(self.cycle_at) > self.probe_wait
+            || self.rounds_since_probe >= reno_rounds.max(1);
+        if due {
+            self.start_refill(ack);
+        }
+        due
+    }
+
+    pub(super) fn time_to_cruise(&self, ack: &Ack) -> bool {
+        ack.in_flight <= self.inflight_with_headroom()
+            && ack.in_flight <= self.inflight(self.best_bw(), 1.0)
+    }
+
+    pub(super) fn time_to_go_down(&mut self, ack: &Ack, sample: Option<&RateSample>) -> bool {
+        if ack.cwnd_limited && self.cwnd >= self.inflight_hi {
+            self.reset_full_bw(sample.map_or(0, |s| s.rate));
+            false
+        } else {
+            self.full_bw_now
+        }
+    }
+
+    pub(super) fn adapt_upper_bounds(&mut self, ack: &Ack, sample: &RateSample) {
+        if self.ack_phase == AckPhase::ProbeStarting && self.round_start {
+            self.ack_phase = AckPhase::ProbeFeedback;
+        }
+        if self.ack_phase == AckPhase::ProbeStopping && self.round_start {
+            self.probe_samples = false;
+            self.ack_phase = AckPhase::Init;
+            if self.in_probe_bw() && !sample.app_limited {
+                self.max_bw = [0, self.max_bw[0]];
+                self.max_bw[0] = self.max_bw[0].max(sample.rate);
+            }
+        }
+        if self.too_much_loss(sample.lost, sample.tx_in_flight) {
+            if self.probe_samples {
+                self.inflight_too_high(ack, sample);
+            }
+            return;
+        }
+        if self.inflight_hi == UNLIMITED {
+            return;
+        }
+        self.inflight_hi = self.inflight_hi.max(sample.tx_in_flight);
+        if self.state == State::Up {
+            self.raise_inflight_hi(ack);
+        }
+    }
+
+    pub(super) fn inflight_too_high(&mut self, ack: &Ack, sample: &RateSample) {
+        self.probe_samples = false;
+        if !sample.app_limited {
+            let least = (self.target_inflight() as f64 * BETA) as u64;
+            self.inflight_hi = sample.tx_in_flight.max(least);
+        }
+        if self.state == State::Up {
+            self.start_down(ack);
+        }
+    }
+
+    pub(super) fn raise_inflight_hi(&mut self, ack: &Ack) {
+        if !ack.cwnd_limited || self.cwnd < self.inflight_hi {
+            return;
+        }
+        self.up_acks += ack.delivered;
+        if self.up_acks >= self.up_count {
+            let delta = self.up_acks / self.up_count;
+            self.up_acks -= delta * self.up_count;
+            self.inflight_hi = self.inflight_hi.saturating_add(delta);
+        }
+        if self.round_start {
+            self.raise_slope();
+        }
+    }
+
+    pub(super) fn update_min_rtt(&mut self, ack: &Ack) {
+        self.probe_rtt_expired = ack.now > self.probe_rtt_min_at + PROBE_RTT_INTERVAL;
+        if let Some(rtt) = ack.rtt {
+            if rtt < self.probe_rtt_min || self.probe_rtt_expired {
+                self.probe_rtt_min = rtt;
+                self.probe_rtt_min_at = ack.now;
+            } else if rtt <= self.probe_rtt_min + self.probe_rtt_min / 64 {
+                // As good as the minimum: no need to drain the path to see it.
+                self.probe_rtt_min_at = ack.now;
+            }
+        }
+        let expired = ack.now > self.min_rtt_at + MIN_RTT_WINDOW;
+        if self.probe_rtt_min <= self.min_rtt || expired {
+            self.min_rtt = self.probe_rtt_min;
+            self.min_rtt_at = self.probe_rtt_min_at;
+        }
+    }
+
+    pub(super) fn check_probe_rtt(&mut self, ack: &Ack) {
+        if self.state != State::ProbeRtt
+            && self.probe_rtt_expired
+            && !self.idle_restart
+            && self.best_bw() > 0
+        {
+            self.prior_cwnd = self.prior_cwnd.max(self.cwnd);
+            self.state = State::ProbeRtt;
+            self.probe_rtt_done = None;
+            self.ack_phase = AckPhase::ProbeStopping;
+            self.start_round(ack.total_delivered);
+        }
+        if self.state != State::ProbeRtt {
+            return;
+        }
+        match self.probe_rtt_done {
+            None => {
+                if ack.in_flight <= self.probe_rtt_cwnd() {
+                    self.probe_rtt_done = Some(ack.now + PROBE_RTT_DURATION);
+                    self.probe_rtt_round_done = false;
+                    self.start_round(ack.total_delivered);
+                }
+            }
+            Some(_) => {
+                self.probe_rtt_round_done |= self.round_start;
+                if self.probe_rtt_round_done && self.check_probe_rtt_done(ack.now) {
+                    self.exit_probe_rtt(ack);
+                }
+            }
+        }
+    }
+
+    pub(super) fn check_probe_rtt_done(&mut self, now: Nanos) -> bool {
+        if self.probe_rtt_done.is_none_or(|at| now <= at) {
+            return false;
+        }
+        self.probe_rtt_min_at = now;
+        self.cwnd = self.cwnd.max(self.prior_cwnd);
+        self.prior_cwnd = 0;
+        true
+    }
+
+    pub(super) fn exit_probe_rtt(&mut self, ack: &Ack) {
+        self.reset_lower_bounds();
+        if self.full_bw_reached {
+            self.start_down(ack);
+            self.state = State::Cruise;
+        } else {
+            self.state = State::Startup;
+        }
+    }
+
+    pub(super) fn probe_rtt_cwnd(&self) -> u64 {
+        self.bdp(self.bw, PROBE_RTT_CWND_GAIN).max(4 * self.mss)
+    }
+}
