@@ -1,47 +1,93 @@
 //! The tunnel to one agent.
 
-use std::net::Ipv6Addr;
+use std::{net::Ipv6Addr, time::Duration};
 
+use adit_coord::{AgentConn, DialError, DialOptions};
 use adit_engine::{Node, PeerStatus, TcpStream};
 use adit_rest::AgentConnectionInfo;
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use uuid::Uuid;
 
 use crate::{api::Api, settings::Settings};
 
+/// After this long without an answer, say what is being waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait for an agent that the control plane calls connected.
+const LIMIT: Duration = Duration::from_secs(60);
+
 /// An agent within reach. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Tunnel {
-    node: Node,
-    ip: Ipv6Addr,
+    conn: AgentConn,
 }
 
 impl Tunnel {
-    pub(crate) async fn open(_settings: &Settings, _api: &Api, _agent: Uuid) -> Result<Self> {
-        bail!("stub")
+    /// Joins the mesh and waits until the agent answers.
+    pub(crate) async fn open(settings: &Settings, api: &Api, agent: Uuid) -> Result<Self> {
+        let options = DialOptions {
+            block_endpoints: settings.relay_only(),
+            ready_timeout: LIMIT,
+            ..DialOptions::default()
+        };
+        let dial = adit_coord::dial_agent(api.http(), agent, options);
+        tokio::pin!(dial);
+        let dialled = match tokio::time::timeout(PATIENCE, &mut dial).await {
+            Ok(dialled) => dialled,
+            Err(_) => {
+                eprintln!("adit: no answer from the workspace yet; still trying (Ctrl-C gives up)");
+                dial.await
+            }
+        };
+        match dialled {
+            Ok(conn) => Ok(Self { conn }),
+            // These carry what the control plane said, and a remedy for it.
+            Err(DialError::Info(error) | DialError::Coordinate(error)) => {
+                Err(error).context("connect to the agent")
+            }
+            Err(error) => {
+                let remedy = error.remedy();
+                bail!("{error}. {remedy}")
+            }
+        }
     }
+
+    /// This machine's node in the mesh.
     pub(crate) fn node(&self) -> &Node {
-        &self.node
+        self.conn.node()
     }
+
+    /// Address of the agent in the tunnel.
     pub(crate) fn ip(&self) -> Ipv6Addr {
-        self.ip
+        self.conn.agent_ip()
     }
-    pub(crate) async fn dial(&self, _port: u16) -> Result<TcpStream> {
-        bail!("stub")
+
+    /// Connects to a port of the agent.
+    pub(crate) async fn dial(&self, port: u16) -> Result<TcpStream> {
+        self.conn
+            .dial(port)
+            .await
+            .with_context(|| format!("connect to port {port} of the agent"))
     }
-    pub(crate) async fn close(&self) {}
+
+    /// The agent as this machine's node sees it.
     pub(crate) async fn peer_status(&self) -> Option<PeerStatus> {
-        None
+        self.conn.status().await
     }
+
+    /// Name of a relay region.
     pub(crate) fn region_name(&self, region: u32) -> String {
-        region.to_string()
+        self.conn.region_name(region)
+    }
+
+    /// Leaves the mesh.
+    pub(crate) async fn close(&self) {
+        self.conn.close().await;
     }
 }
 
-pub(crate) async fn bare_node(
-    _settings: &Settings,
-    _api: &Api,
-    _info: &AgentConnectionInfo,
-) -> Result<Node> {
-    bail!("stub")
+/// A node without a peer, to look at the network with.
+pub(crate) async fn bare_node(api: &Api, info: &AgentConnectionInfo) -> Result<Node> {
+    adit_coord::bare_node(api.http(), info)
+        .await
+        .context("start a node to measure with")
 }

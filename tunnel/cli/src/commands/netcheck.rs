@@ -20,7 +20,7 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
         .derp_map
         .as_ref()
         .context("the control plane has no relay: ask its administrator to enable one")?;
-    let node = tunnel::bare_node(settings, &api, &info).await?;
+    let node = tunnel::bare_node(&api, &info).await?;
     // A home region means that measuring is done.
     let mut announced = node.self_node();
     let measured = tokio::time::timeout(LIMIT, announced.wait_for(Option::is_some))
