@@ -65,6 +65,16 @@ impl ChannelIo {
         self.closed.cancelled().await;
     }
 
+    /// Resolves once the connection has ended.
+    pub(crate) async fn cut(&self) {
+        self.conn.token.cancelled().await;
+    }
+
+    /// True once the peer has closed the channel or the connection ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.is_cancelled()
+    }
+
     /// Sends data, waiting for the peer's window.
     pub(crate) async fn send(&self, data: Bytes) -> Result<(), Gone> {
         self.unless_closed(self.out.data_bytes(data)).await

@@ -27,9 +27,10 @@ const LARGEST_READ: usize = 64 << 10;
 const CLOSE_GRACE: Duration = Duration::from_secs(10);
 
 /// Copies between a channel and a local stream until both directions have
-/// ended or one side has failed, then closes the channel.
+/// ended, then closes the channel.
 ///
-/// A channel that ended properly is left for the peer to close, as RFC 4254
+/// What the peer sent before it closed the channel is still delivered. A
+/// channel that ended properly is left for the peer to close, as RFC 4254
 /// §5.3 wants of the side that sees the second EOF; it gets some time for it.
 pub(crate) async fn relay<S>(io: &ChannelIo, stream: S)
 where
@@ -39,8 +40,9 @@ where
     let inward = async {
         while let Some(piece) = io.recv().await {
             if to_local.write_all(&piece).await.is_err() {
+                // The local side reads no more, but it may still write.
                 io.discard();
-                return Err(Gone);
+                return Ok(());
             }
         }
         // The local side may have closed already.
@@ -48,28 +50,43 @@ where
         Ok(())
     };
     let outward = async {
-        let mut size = SMALLEST_READ;
-        let mut buffer = BytesMut::new();
-        loop {
-            buffer.reserve(size);
-            match from_local.read_buf(&mut buffer).await {
-                Ok(0) => break,
-                Ok(n) if n >= size => size = (size * 2).min(LARGEST_READ),
-                Ok(_) => {}
-                Err(_) => return Err(Gone),
-            }
-            io.send(buffer.split().freeze()).await?;
+        tokio::select! {
+            biased;
+            () = io.closed() => Ok(()),
+            done = copy_out(io, &mut from_local) => done,
         }
-        io.eof().await
     };
     let both = async { tokio::try_join!(inward, outward) };
     let proper = tokio::select! {
         biased;
-        () = io.closed() => return,
+        () = io.cut() => return,
         done = both => done.is_ok(),
     };
     if proper && tokio::time::timeout(CLOSE_GRACE, io.closed()).await.is_ok() {
         return;
     }
     io.finish(None).await;
+}
+
+/// Sends what the local side writes, to its end. Fails if reading fails.
+async fn copy_out(
+    io: &ChannelIo,
+    from: &mut (impl AsyncRead + Unpin),
+) -> Result<(), std::io::Error> {
+    let mut size = SMALLEST_READ;
+    let mut buffer = BytesMut::new();
+    loop {
+        buffer.reserve(size);
+        match from.read_buf(&mut buffer).await? {
+            0 => break,
+            n if n >= size => size = (size * 2).min(LARGEST_READ),
+            _ => {}
+        }
+        if io.send(buffer.split().freeze()).await == Err(Gone) {
+            return Ok(());
+        }
+    }
+    // A peer that has closed the channel needs no EOF.
+    let _ = io.eof().await;
+    Ok(())
 }

@@ -47,8 +47,10 @@ impl Setup {
     /// Runs the session to its end.
     pub(crate) async fn run(mut self, conn: Arc<Connection>, start: Start) {
         let kind = self.take_kind();
-        let _count = conn.server.count(kind);
-        let report = (kind != ConnectionKind::JetBrains).then(|| {
+        // JetBrains opens hundreds of sessions; its forwards count instead.
+        let counts = kind != ConnectionKind::JetBrains;
+        let _count = counts.then(|| conn.server.count(kind));
+        let report = counts.then(|| {
             let reporter = Arc::clone(&conn.server.config.reporter);
             ReportGuard::begin(reporter, kind, &conn.peer_ip, 1, "server_shutdown")
         });
@@ -85,9 +87,10 @@ impl Setup {
         let home = context.user.home;
         tokio::select! {
             biased;
-            () = self.io.closed() => Outcome::Gone,
+            () = self.io.cut() => Outcome::Gone,
             done = sftp::serve(&self.io, dir, home) => match done {
                 Ok(()) => Outcome::SftpDone,
+                Err(_) if self.io.is_closed() => Outcome::Gone,
                 Err(error) => Outcome::SftpFailed(error.to_string()),
             },
         }

@@ -25,7 +25,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use crate::channel::{ChannelIo, Gone};
+use crate::channel::ChannelIo;
 use lane::{Lane, Node};
 use wire::{Handle, Reply, Request, Status};
 
@@ -47,7 +47,8 @@ const REPLIES: usize = 64;
 /// Serves an SFTP client until it ends its side.
 ///
 /// # Errors
-/// A stream that is out of step, or ends in the middle of a packet.
+/// A stream that is out of step, or ends in the middle of a packet; a client
+/// that closes the channel while requests are under way.
 pub(crate) async fn serve(io: &ChannelIo, dir: PathBuf, home: PathBuf) -> io::Result<()> {
     let (replies, outgoing) = mpsc::channel(REPLIES);
     let mut session = Session {
@@ -60,7 +61,7 @@ pub(crate) async fn serve(io: &ChannelIo, dir: PathBuf, home: PathBuf) -> io::Re
         replies,
     };
     let mut input = Input::new(io);
-    let (served, sent) = tokio::join!(
+    let (served, ()) = tokio::join!(
         async {
             let served = session.run(&mut input).await;
             session.finish().await;
@@ -68,14 +69,12 @@ pub(crate) async fn serve(io: &ChannelIo, dir: PathBuf, home: PathBuf) -> io::Re
         },
         send_all(io, outgoing),
     );
-    match sent {
-        Ok(()) => served,
-        Err(Gone) => Err(io::ErrorKind::BrokenPipe.into()),
-    }
+    served
 }
 
-/// Sends replies; small ones that wait together go out together.
-async fn send_all(io: &ChannelIo, mut outgoing: mpsc::Receiver<Outgoing>) -> Result<(), Gone> {
+/// Sends replies; small ones that wait together go out together. Ends early
+/// if the client closes the channel; requests then fail to reply.
+async fn send_all(io: &ChannelIo, mut outgoing: mpsc::Receiver<Outgoing>) {
     const SMALL: usize = 4 << 10;
     while let Some(Outgoing { bytes, permit }) = outgoing.recv().await {
         let mut bytes = bytes;
@@ -88,9 +87,10 @@ async fn send_all(io: &ChannelIo, mut outgoing: mpsc::Receiver<Outgoing>) -> Res
             bytes = joined.freeze();
             permits.push(more.permit);
         }
-        io.send(bytes).await?;
+        if io.send(bytes).await.is_err() {
+            return;
+        }
     }
-    Ok(())
 }
 
 /// An encoded reply and its share of the budget.

@@ -119,21 +119,22 @@ impl Fixture {
         }
     }
 
-    /// `ssh` with everything but the command.
+    /// `ssh` with everything but the command. The client takes the first
+    /// value of an option, so `options` win.
     pub(crate) fn ssh(&self, options: &[&str]) -> Command {
-        let mut command = self.tool("ssh", "-p");
-        command.args(options).arg("127.0.0.1");
+        let mut command = Command::new("ssh");
+        command.args(options).args(ssh_options());
+        command.args(["-p", &self.port.to_string(), "127.0.0.1"]);
+        self.prepare(&mut command);
         command
     }
 
-    /// An OpenSSH tool with the options that lead to the server; `port_flag`
-    /// is `-p` or `-P`.
-    pub(crate) fn tool(&self, tool: &str, port_flag: &str) -> Command {
+    /// `sftp` or `scp` with the options that lead to the server.
+    pub(crate) fn copy_tool(&self, tool: &str) -> Command {
         let mut command = Command::new(tool);
         command
             .args(ssh_options())
-            .arg(port_flag)
-            .arg(self.port.to_string());
+            .args(["-P", &self.port.to_string()]);
         self.prepare(&mut command);
         command
     }

@@ -118,7 +118,7 @@ async fn programs_without_a_terminal_outlive_the_client_until_the_server_closes(
     }
     let server = Fixture::start().await;
     let mut ssh = server.ssh(&["-T"]);
-    let command = "trap 'echo bye > bye; exit' HUP; echo pid=$$=; while :; do sleep 0.1; done";
+    let command = "exec 2>/dev/null; trap 'echo bye > bye; exit' HUP; echo pid=$$=; while :; do sleep 0.1; done";
     let mut client = ssh.arg(command).spawn().unwrap();
     let seen = read_until(client.stdout.as_mut().unwrap(), "=\n").await;
     let program = process(&seen);
