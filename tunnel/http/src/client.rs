@@ -289,7 +289,7 @@ impl Client {
         }
         let io = self.0.dialer.tunnel(&endpoint).await?;
         match timeout(budget, exchange(io, head)).await {
-            Ok(answer) => answer.map_err(protocol),
+            Ok(answer) => answer.map_err(|e| protocol(&e)),
             Err(_) => Err(late(Step::Response, budget)),
         }
     }
@@ -345,12 +345,12 @@ impl Client {
             let repeatable = outgoing.method.is_idempotent();
             match self.send_on(connection, outgoing, url, &endpoint).await? {
                 Ok(response) => return Ok(response),
-                Err((error, sent)) if sent && !repeatable => return Err(protocol(error)),
+                Err((error, sent)) if sent && !repeatable => return Err(protocol(&error)),
                 Err(_) => {}
             }
         }
         let dialed = self.0.dialer.for_requests(&endpoint).await?;
-        let (sender, driver) = handshake(dialed.io).await.map_err(protocol)?;
+        let (sender, driver) = handshake(dialed.io).await.map_err(|e| protocol(&e))?;
         let forward = dialed.forward;
         let connection = Connection {
             endpoint: endpoint.clone(),
@@ -359,7 +359,7 @@ impl Client {
             forward,
         };
         let sent = self.send_on(connection, outgoing, url, &endpoint).await?;
-        sent.map_err(|(error, _)| protocol(error))
+        sent.map_err(|(error, _)| protocol(&error))
     }
 
     /// The inner error says whether the request may have been sent.
@@ -519,7 +519,7 @@ fn host_value(endpoint: &Endpoint) -> Result<HeaderValue, Error> {
     HeaderValue::from_str(&endpoint.host_header()).map_err(|_| bad_url(&endpoint.host))
 }
 
-fn protocol(error: hyper::Error) -> Error {
+fn protocol(error: &hyper::Error) -> Error {
     let reason = if error.is_parse() {
         "the server does not speak HTTP/1.1".to_owned()
     } else if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {

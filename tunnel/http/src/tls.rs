@@ -153,9 +153,12 @@ impl Built {
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 TlsFailure::NotYetValid
             }
-            CertificateError::UnknownIssuer => TlsFailure::UnknownIssuer {
-                no_roots: self.no_roots,
-            },
+            // The latter: an authority of the same name but with another key.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                TlsFailure::UnknownIssuer {
+                    no_roots: self.no_roots,
+                }
+            }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 TlsFailure::WrongName
             }
