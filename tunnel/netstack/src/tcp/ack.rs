@@ -205,6 +205,7 @@ impl Tcb {
         }
         if lost > 0 && self.recovery.is_none() {
             self.recovery = Some(self.next);
+            self.force_repeat = true;
             self.cc.on_congestion(ctx.now, in_flight, self.next);
         }
     }

@@ -299,13 +299,11 @@ impl Tcb {
         if payload.len() > room {
             payload = &payload[..room];
             fin = false;
+            self.ack_now = true;
         }
         let before = self.recv.next();
         if !payload.is_empty() {
             self.on_payload(ctx, start, payload);
-        } else if !seg.payload.is_empty() {
-            // A probe of a closed window.
-            self.ack_now = true;
         }
         if self.released && self.recv.next() > before && self.all_acknowledged() {
             // The application will never read this (RFC 2525 §2.17).

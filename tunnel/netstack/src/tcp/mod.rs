@@ -152,6 +152,8 @@ pub(crate) struct Tcb {
     send_probe: bool,
     send_tail_probe: bool,
     force_window: bool,
+    /// The first repeat of a recovery is sent whatever the window says.
+    force_repeat: bool,
     ack_now: bool,
     unacked: usize,
     quick: u32,
@@ -238,6 +240,7 @@ impl Tcb {
             send_probe: false,
             send_tail_probe: false,
             force_window: false,
+            force_repeat: false,
             ack_now: false,
             unacked: 0,
             quick: QUICK_ACKS,

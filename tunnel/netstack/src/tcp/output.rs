@@ -77,13 +77,14 @@ impl Tcb {
         let cwnd = self.cc.cwnd();
         if let Some((number, seg)) = self.board.next_repeat() {
             let len = u64::from(seg.len);
-            if in_flight > 0 && in_flight + len > cwnd {
+            if in_flight > 0 && in_flight + len > cwnd && !self.force_repeat {
                 self.cwnd_limited_until = self.next;
                 return Output::Idle;
             }
             if self.is_paced(ctx) {
                 return Output::Paced;
             }
+            self.force_repeat = false;
             let (start, payload, fin) = (seg.start, seg.payload_len(), seg.has_fin());
             return Output::Packet(self.write_repeat(ctx, number, start, payload, fin, buf));
         }
@@ -305,14 +306,12 @@ impl Tcb {
         }
     }
 
-    /// Window to announce, in whole units of the scale. The right edge never
-    /// moves back.
+    /// Window to announce, in whole units of the scale. What was promised
+    /// before stays valid, up to the rounding.
     fn announced(&self) -> u64 {
         let edge = self.recv.edge().max(self.edge);
-        let unit = 1u64 << self.scale;
-        edge.saturating_sub(self.recv_next())
-            .next_multiple_of(unit)
-            .min(65_535 << self.scale)
+        let window = edge.saturating_sub(self.recv_next()) >> self.scale;
+        window.min(65_535) << self.scale
     }
 
     fn ack_was_sent(&mut self) {

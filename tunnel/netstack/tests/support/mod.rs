@@ -1,7 +1,7 @@
 //! Stacks joined by a simulated bottleneck in virtual time.
 #![allow(dead_code, clippy::unwrap_used, missing_docs)]
 
-pub mod wire;
+pub(crate) mod wire;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -11,42 +11,42 @@ use std::time::{Duration, Instant};
 use adit_netstack::{Event, SocketId, Stack, StackConfig, TcpError};
 
 /// Bytes that tunnel and carrier add to an inner packet on the wire.
-pub const OVERHEAD: usize = 60;
+pub(crate) const OVERHEAD: usize = 60;
 
 /// A small deterministic generator (splitmix64).
 #[derive(Clone, Debug)]
-pub struct Rng(pub u64);
+pub(crate) struct Rng(pub u64);
 
 impl Rng {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
 
-    pub fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.next() % n.max(1)
     }
 
-    pub fn chance(&mut self, p: f64) -> bool {
+    pub(crate) fn chance(&mut self, p: f64) -> bool {
         p > 0.0 && (self.next() >> 11) as f64 / ((1u64 << 53) as f64) < p
     }
 }
 
 /// One direction of a link.
 #[derive(Clone, Debug)]
-pub struct LinkConfig {
+pub(crate) struct LinkConfig {
     /// Bits per second; 0 = unlimited.
-    pub rate: u64,
-    pub delay: Duration,
-    pub loss: f64,
-    pub duplicate: f64,
+    pub(crate) rate: u64,
+    pub(crate) delay: Duration,
+    pub(crate) loss: f64,
+    pub(crate) duplicate: f64,
     /// Part of the packets that are held back by up to `reorder_by`.
-    pub reorder: f64,
-    pub reorder_by: Duration,
+    pub(crate) reorder: f64,
+    pub(crate) reorder_by: Duration,
     /// Packets that may wait for the bottleneck.
-    pub queue: usize,
+    pub(crate) queue: usize,
 }
 
 impl Default for LinkConfig {
@@ -120,22 +120,22 @@ impl Direction {
 }
 
 /// A transfer from one host to another.
-pub struct Transfer {
-    pub from: usize,
-    pub to: usize,
-    pub port: u16,
-    pub total: u64,
-    pub sender: Option<SocketId>,
-    pub receiver: Option<SocketId>,
-    pub written: u64,
-    pub read: u64,
-    pub fin_seen: bool,
-    pub sender_error: Option<TcpError>,
-    pub receiver_error: Option<TcpError>,
-    pub finished_at: Option<Duration>,
+pub(crate) struct Transfer {
+    pub(crate) from: usize,
+    pub(crate) to: usize,
+    pub(crate) port: u16,
+    pub(crate) total: u64,
+    pub(crate) sender: Option<SocketId>,
+    pub(crate) receiver: Option<SocketId>,
+    pub(crate) written: u64,
+    pub(crate) read: u64,
+    pub(crate) fin_seen: bool,
+    pub(crate) sender_error: Option<TcpError>,
+    pub(crate) receiver_error: Option<TcpError>,
+    pub(crate) finished_at: Option<Duration>,
     /// Longest time without received data while the transfer ran.
-    pub last_data: Duration,
-    pub longest_gap: Duration,
+    pub(crate) last_data: Duration,
+    pub(crate) longest_gap: Duration,
 }
 
 fn pattern(port: u16, offset: u64) -> u8 {
@@ -148,30 +148,30 @@ fn pattern(port: u16, offset: u64) -> u8 {
 type Arrival = Reverse<(Duration, u64, usize, Vec<u8>)>;
 
 /// Hosts with even numbers are left of the bottleneck, odd ones right of it.
-pub struct Sim {
-    pub origin: Instant,
-    pub now: Duration,
-    pub hosts: Vec<Stack>,
+pub(crate) struct Sim {
+    pub(crate) origin: Instant,
+    pub(crate) now: Duration,
+    pub(crate) hosts: Vec<Stack>,
     addresses: HashMap<Ipv6Addr, usize>,
     right: Direction,
     left: Direction,
     arrivals: BinaryHeap<Arrival>,
     count: u64,
-    pub rng: Rng,
-    pub transfers: Vec<Transfer>,
+    pub(crate) rng: Rng,
+    pub(crate) transfers: Vec<Transfer>,
     /// Every packet put on the link, if recording.
-    pub record: Option<Vec<(Duration, usize, Vec<u8>)>>,
+    pub(crate) record: Option<Vec<(Duration, usize, Vec<u8>)>>,
     /// Events nobody else took.
-    pub events: Vec<(usize, Event)>,
-    pub steps: u64,
+    pub(crate) events: Vec<(usize, Event)>,
+    pub(crate) steps: u64,
 }
 
-pub fn address(host: usize) -> Ipv6Addr {
+pub(crate) fn address(host: usize) -> Ipv6Addr {
     Ipv6Addr::new(0xfd7a, 0x115c, 0xa1e0, 0, 0, 0, 0, host as u16 + 1)
 }
 
 impl Sim {
-    pub fn new(seed: u64, right: LinkConfig, left: LinkConfig) -> Self {
+    pub(crate) fn new(seed: u64, right: LinkConfig, left: LinkConfig) -> Self {
         Self {
             origin: Instant::now(),
             now: Duration::ZERO,
@@ -190,7 +190,7 @@ impl Sim {
     }
 
     /// Adds a host after adjusting its settings; returns its number.
-    pub fn host(&mut self, adjust: impl FnOnce(&mut StackConfig)) -> usize {
+    pub(crate) fn host(&mut self, adjust: impl FnOnce(&mut StackConfig)) -> usize {
         let number = self.hosts.len();
         let mut config = StackConfig::new(vec![address(number)], self.rng.next());
         adjust(&mut config);
@@ -199,20 +199,20 @@ impl Sim {
         number
     }
 
-    pub fn instant(&self) -> Instant {
+    pub(crate) fn instant(&self) -> Instant {
         self.origin + self.now
     }
 
-    pub fn set_down(&mut self, down: bool) {
+    pub(crate) fn set_down(&mut self, down: bool) {
         self.right.down = down;
         self.left.down = down;
     }
 
-    pub fn set_right(&mut self, config: LinkConfig) {
+    pub(crate) fn set_right(&mut self, config: LinkConfig) {
         self.right.config = config;
     }
 
-    pub fn drops(&self) -> (u64, u64) {
+    pub(crate) fn drops(&self) -> (u64, u64) {
         (
             self.right.lost + self.left.lost,
             self.right.overflowed + self.left.overflowed,
@@ -220,7 +220,7 @@ impl Sim {
     }
 
     /// Starts a transfer of `total` bytes; returns its number.
-    pub fn transfer(&mut self, from: usize, to: usize, total: u64) -> usize {
+    pub(crate) fn transfer(&mut self, from: usize, to: usize, total: u64) -> usize {
         let port = 1000 + self.transfers.len() as u16;
         let remote = SocketAddrV6::new(address(to), port, 0, 0);
         let now = self.instant();
@@ -246,7 +246,7 @@ impl Sim {
     }
 
     /// Sends what a host has to send.
-    pub fn pump(&mut self, host: usize) {
+    pub(crate) fn pump(&mut self, host: usize) {
         let mut buf = [0; 9216];
         let now = self.instant();
         loop {
@@ -261,14 +261,14 @@ impl Sim {
         }
     }
 
-    pub fn send(&mut self, host: usize, dst: Ipv6Addr, packet: &[u8]) {
+    pub(crate) fn send(&mut self, host: usize, dst: Ipv6Addr, packet: &[u8]) {
         let Some(&to) = self.addresses.get(&dst) else {
             return;
         };
         if let Some(record) = &mut self.record {
             record.push((self.now, host, packet.to_vec()));
         }
-        let direction = if host % 2 == 0 {
+        let direction = if host.is_multiple_of(2) {
             &mut self.right
         } else {
             &mut self.left
@@ -383,7 +383,7 @@ impl Sim {
     }
 
     /// Time of the next thing to happen.
-    pub fn next_time(&self) -> Option<Duration> {
+    pub(crate) fn next_time(&self) -> Option<Duration> {
         let arrival = self.arrivals.peek().map(|Reverse((at, ..))| *at);
         let timeout = self
             .hosts
@@ -398,7 +398,7 @@ impl Sim {
     }
 
     /// Runs until `end` or until nothing is left to happen.
-    pub fn run_until(&mut self, end: Duration) {
+    pub(crate) fn run_until(&mut self, end: Duration) {
         while let Some(at) = self.next_time() {
             if at > end {
                 break;
@@ -409,7 +409,11 @@ impl Sim {
     }
 
     /// Runs until `done` says so or `end` is reached; whether it did.
-    pub fn run_while(&mut self, end: Duration, mut go_on: impl FnMut(&Self) -> bool) -> bool {
+    pub(crate) fn run_while(
+        &mut self,
+        end: Duration,
+        mut go_on: impl FnMut(&Self) -> bool,
+    ) -> bool {
         while go_on(self) {
             match self.next_time() {
                 Some(at) if at <= end => self.step(at),
@@ -435,12 +439,12 @@ impl Sim {
                 touched[to] = true;
             }
         }
-        for host in 0..self.hosts.len() {
-            if self.hosts[host].poll_timeout().is_some_and(|at| at <= now) {
+        for (host, touched) in touched.into_iter().enumerate() {
+            let due = self.hosts[host].poll_timeout().is_some_and(|at| at <= now);
+            if due {
                 self.hosts[host].handle_timeout(now);
-                touched[host] = true;
             }
-            if touched[host] {
+            if touched || due {
                 self.pump(host);
             }
         }

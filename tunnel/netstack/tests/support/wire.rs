@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use adit_netstack::{Event, SocketId, Stack, StackConfig, TcpState};
 
-pub const OWN: Ipv6Addr = Ipv6Addr::new(0xfd7a, 0x115c, 0xa1e0, 0, 0, 0, 0, 1);
-pub const PEER: Ipv6Addr = Ipv6Addr::new(0xfd7a, 0x115c, 0xa1e0, 0, 0, 0, 0, 2);
+pub(crate) const OWN: Ipv6Addr = Ipv6Addr::new(0xfd7a, 0x115c, 0xa1e0, 0, 0, 0, 0, 1);
+pub(crate) const PEER: Ipv6Addr = Ipv6Addr::new(0xfd7a, 0x115c, 0xa1e0, 0, 0, 0, 0, 2);
 
 fn checksum(src: Ipv6Addr, dst: Ipv6Addr, next: u8, body: &[u8]) -> u16 {
     let mut bytes = Vec::new();
@@ -25,7 +25,7 @@ fn checksum(src: Ipv6Addr, dst: Ipv6Addr, next: u8, body: &[u8]) -> u16 {
 }
 
 /// An IPv6 packet; for TCP, UDP and ICMPv6 the checksum is put at `check_at`.
-pub fn packet(
+pub(crate) fn packet(
     src: Ipv6Addr,
     dst: Ipv6Addr,
     next: u8,
@@ -48,7 +48,7 @@ pub fn packet(
 }
 
 /// Splits an outgoing packet into destination, protocol and body; checks it.
-pub fn unpack(packet: &[u8]) -> (Ipv6Addr, u8, Vec<u8>) {
+pub(crate) fn unpack(packet: &[u8]) -> (Ipv6Addr, u8, Vec<u8>) {
     assert_eq!(packet[0] >> 4, 6);
     assert_eq!(&packet[1..4], [0; 3], "no traffic class, no flow label");
     let body = packet[40..].to_vec();
@@ -68,19 +68,19 @@ pub fn unpack(packet: &[u8]) -> (Ipv6Addr, u8, Vec<u8>) {
 
 /// A TCP segment as a script writes it; sequence numbers are absolute.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seg {
-    pub flags: &'static str,
-    pub sport: u16,
-    pub dport: u16,
-    pub seq: u32,
-    pub ack: u32,
-    pub win: u16,
-    pub mss: Option<u16>,
-    pub scale: Option<u8>,
-    pub sack_ok: bool,
-    pub ts: Option<(u32, u32)>,
-    pub sacks: Vec<(u32, u32)>,
-    pub data: Vec<u8>,
+pub(crate) struct Seg {
+    pub(crate) flags: &'static str,
+    pub(crate) sport: u16,
+    pub(crate) dport: u16,
+    pub(crate) seq: u32,
+    pub(crate) ack: u32,
+    pub(crate) win: u16,
+    pub(crate) mss: Option<u16>,
+    pub(crate) scale: Option<u8>,
+    pub(crate) sack_ok: bool,
+    pub(crate) ts: Option<(u32, u32)>,
+    pub(crate) sacks: Vec<(u32, u32)>,
+    pub(crate) data: Vec<u8>,
 }
 
 const FLAGS: [(char, u8); 5] = [('F', 1), ('S', 2), ('R', 4), ('P', 8), ('.', 16)];
@@ -99,7 +99,7 @@ fn flag_text(bits: u8) -> &'static str {
 }
 
 impl Seg {
-    pub fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut options = Vec::new();
         if let Some(mss) = self.mss {
             options.extend([2, 4]);
@@ -143,7 +143,7 @@ impl Seg {
         packet(PEER, OWN, 6, &body, Some(16))
     }
 
-    pub fn decode(body: &[u8]) -> Self {
+    pub(crate) fn decode(body: &[u8]) -> Self {
         let word = |at: usize| u32::from_be_bytes(body[at..at + 4].try_into().unwrap());
         let half = |at: usize| u16::from_be_bytes(body[at..at + 2].try_into().unwrap());
         let header = usize::from(body[12] >> 4) * 4;
@@ -183,28 +183,28 @@ impl Seg {
 }
 
 /// The stack under test and the state of the scripted peer.
-pub struct Script {
-    pub stack: Stack,
-    pub origin: Instant,
-    pub now: Duration,
+pub(crate) struct Script {
+    pub(crate) stack: Stack,
+    pub(crate) origin: Instant,
+    pub(crate) now: Duration,
     /// Ports: own, and the peer's.
-    pub own_port: u16,
-    pub peer_port: u16,
+    pub(crate) own_port: u16,
+    pub(crate) peer_port: u16,
     /// Initial sequence numbers: own (learnt), and the peer's.
-    pub iss: u32,
-    pub irs: u32,
+    pub(crate) iss: u32,
+    pub(crate) irs: u32,
     /// Whether the peer uses timestamps; they run in milliseconds from 1000.
-    pub timestamps: bool,
-    pub last_value: u32,
-    pub id: Option<SocketId>,
+    pub(crate) timestamps: bool,
+    pub(crate) last_value: u32,
+    pub(crate) id: Option<SocketId>,
 }
 
 impl Script {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(|_| {})
     }
 
-    pub fn with(adjust: impl FnOnce(&mut StackConfig)) -> Self {
+    pub(crate) fn with(adjust: impl FnOnce(&mut StackConfig)) -> Self {
         let origin = Instant::now();
         let mut config = StackConfig::new(vec![OWN], 1);
         adjust(&mut config);
@@ -222,12 +222,12 @@ impl Script {
         }
     }
 
-    pub fn instant(&self) -> Instant {
+    pub(crate) fn instant(&self) -> Instant {
         self.origin + self.now
     }
 
     /// The next packet sent up to `within` from now, and when it was.
-    pub fn next_packet(&mut self, within: Duration) -> Option<(Duration, u8, Vec<u8>)> {
+    pub(crate) fn next_packet(&mut self, within: Duration) -> Option<(Duration, u8, Vec<u8>)> {
         let (start, end) = (self.now, self.now + within);
         let mut buf = [0; 9216];
         loop {
@@ -251,7 +251,7 @@ impl Script {
 
     /// The segment sent next, and after what time.
     #[track_caller]
-    pub fn expect_within(&mut self, within: Duration) -> (Duration, Seg) {
+    pub(crate) fn expect_within(&mut self, within: Duration) -> (Duration, Seg) {
         let Some((after, next, body)) = self.next_packet(within) else {
             panic!("nothing sent within {within:?}");
         };
@@ -265,25 +265,25 @@ impl Script {
 
     /// The segment sent at once.
     #[track_caller]
-    pub fn expect(&mut self) -> Seg {
+    pub(crate) fn expect(&mut self) -> Seg {
         self.expect_within(Duration::ZERO).1
     }
 
     /// Relative numbers of the segment sent at once.
     #[track_caller]
-    pub fn expect_at(&mut self) -> (u32, u32) {
+    pub(crate) fn expect_at(&mut self) -> (u32, u32) {
         self.expect_at_within(Duration::ZERO)
     }
 
     #[track_caller]
-    pub fn expect_at_within(&mut self, within: Duration) -> (u32, u32) {
+    pub(crate) fn expect_at_within(&mut self, within: Duration) -> (u32, u32) {
         let seg = self.expect_within(within).1;
         self.relative(&seg)
     }
 
     /// Nothing is sent for some time.
     #[track_caller]
-    pub fn quiet(&mut self, time: Duration) {
+    pub(crate) fn quiet(&mut self, time: Duration) {
         let end = self.now + time;
         if let Some((after, _, body)) = self.next_packet(time) {
             panic!("sent after {after:?}: {:?}", Seg::decode(&body));
@@ -292,7 +292,7 @@ impl Script {
     }
 
     /// Takes everything that is sent at once.
-    pub fn drain(&mut self) -> Vec<Seg> {
+    pub(crate) fn drain(&mut self) -> Vec<Seg> {
         let mut all = Vec::new();
         while let Some((_, next, body)) = self.next_packet(Duration::ZERO) {
             if next == 6 {
@@ -306,17 +306,17 @@ impl Script {
         all
     }
 
-    pub fn events(&mut self) -> Vec<Event> {
+    pub(crate) fn events(&mut self) -> Vec<Event> {
         std::iter::from_fn(|| self.stack.poll_event()).collect()
     }
 
     /// Time stamp of the peer now.
-    pub fn peer_ts(&self) -> u32 {
+    pub(crate) fn peer_ts(&self) -> u32 {
         1000 + self.now.as_millis() as u32
     }
 
     /// A segment of the peer: sequence numbers relative to both initial ones.
-    pub fn seg(&self, flags: &'static str, seq: u32, ack: u32) -> Seg {
+    pub(crate) fn seg(&self, flags: &'static str, seq: u32, ack: u32) -> Seg {
         Seg {
             flags,
             sport: self.peer_port,
@@ -333,13 +333,13 @@ impl Script {
         }
     }
 
-    pub fn inject(&mut self, seg: &Seg) {
+    pub(crate) fn inject(&mut self, seg: &Seg) {
         let now = self.instant();
         self.stack.handle_packet(now, &seg.encode());
     }
 
     /// The peer's SYN with usual options.
-    pub fn syn(&self) -> Seg {
+    pub(crate) fn syn(&self) -> Seg {
         Seg {
             mss: Some(1220),
             scale: Some(0),
@@ -348,9 +348,9 @@ impl Script {
         }
     }
 
-    /// Opens a connection from the peer's side.
+    /// Opens a connection from the peer's side, with an RTT of 50 ms.
     #[track_caller]
-    pub fn open(&mut self, syn: &Seg) -> SocketId {
+    pub(crate) fn open(&mut self, syn: &Seg) -> SocketId {
         self.inject(syn);
         let events = self.events();
         let [Event::Incoming { id, .. }] = events[..] else {
@@ -361,6 +361,7 @@ impl Script {
         let answer = self.expect();
         assert_eq!((answer.flags, answer.ack), ("S.", self.irs.wrapping_add(1)));
         self.iss = answer.seq;
+        self.now += Duration::from_millis(50);
         self.inject(&self.seg(".", 1, 1));
         assert_eq!(self.events(), [Event::Connected(id)]);
         assert_eq!(self.stack.state(id), TcpState::Established);
@@ -369,14 +370,14 @@ impl Script {
     }
 
     /// An open connection with usual options.
-    pub fn established() -> Self {
+    pub(crate) fn established() -> Self {
         let mut script = Self::new();
         script.open(&script.syn());
         script
     }
 
     /// A connection without timestamps and SACK.
-    pub fn plain() -> Self {
+    pub(crate) fn plain() -> Self {
         let mut script = Self::new();
         script.timestamps = false;
         let syn = Seg {
@@ -387,18 +388,18 @@ impl Script {
         script
     }
 
-    pub fn id(&self) -> SocketId {
+    pub(crate) fn id(&self) -> SocketId {
         self.id.unwrap()
     }
 
     #[track_caller]
-    pub fn write(&mut self, len: usize) {
+    pub(crate) fn write(&mut self, len: usize) {
         let data: Vec<u8> = (0..len).map(|i| i as u8).collect();
         let now = self.instant();
         assert_eq!(self.stack.write(now, self.id.unwrap(), &data), Ok(len));
     }
 
-    pub fn read(&mut self) -> Vec<u8> {
+    pub(crate) fn read(&mut self) -> Vec<u8> {
         let mut data = Vec::new();
         let mut buf = [0; 4096];
         let now = self.instant();
@@ -412,7 +413,7 @@ impl Script {
     }
 
     /// Data of the peer.
-    pub fn data(&self, seq: u32, ack: u32, len: usize) -> Seg {
+    pub(crate) fn data(&self, seq: u32, ack: u32, len: usize) -> Seg {
         Seg {
             data: vec![b'x'; len],
             ..self.seg("P.", seq, ack)
@@ -420,7 +421,7 @@ impl Script {
     }
 
     /// Sequence and acknowledgement of a sent segment, relative.
-    pub fn relative(&self, seg: &Seg) -> (u32, u32) {
+    pub(crate) fn relative(&self, seg: &Seg) -> (u32, u32) {
         (
             seg.seq.wrapping_sub(self.iss),
             seg.ack.wrapping_sub(self.irs),
@@ -428,7 +429,7 @@ impl Script {
     }
 
     /// Relative SACK blocks of a sent segment.
-    pub fn sacks(&self, seg: &Seg) -> Vec<(u32, u32)> {
+    pub(crate) fn sacks(&self, seg: &Seg) -> Vec<(u32, u32)> {
         let relative = |n: u32| n.wrapping_sub(self.irs);
         seg.sacks
             .iter()
@@ -438,11 +439,11 @@ impl Script {
 }
 
 /// Own socket address.
-pub fn own(port: u16) -> SocketAddrV6 {
+pub(crate) fn own(port: u16) -> SocketAddrV6 {
     SocketAddrV6::new(OWN, port, 0, 0)
 }
 
 /// The peer's socket address.
-pub fn peer(port: u16) -> SocketAddrV6 {
+pub(crate) fn peer(port: u16) -> SocketAddrV6 {
     SocketAddrV6::new(PEER, port, 0, 0)
 }
