@@ -53,12 +53,19 @@ impl Tcb {
         }
         self.take_sacks(now, seg, echo, &mut acked);
         let rtt = acked.rtt.or_else(|| {
-            // A repeated segment's RTT is ambiguous without the echo.
+            // A repeated segment's RTT is ambiguous without the echo, and with
+            // it known to a millisecond; rather too long than too short.
             let sent = echo.filter(|_| advanced)?;
-            Some(now.saturating_sub(sent) + MILLIS / 2)
+            Some((now + MILLIS).saturating_sub(sent))
         });
+        // After an outage the first acknowledgement answers a repetition, even
+        // if what it acknowledges had arrived long before.
+        let rtt = rtt.filter(|rtt| self.timeouts <= 1 || now - rtt >= self.timeout_at);
         if let Some(rtt) = rtt {
             self.rtt.sample(now, rtt);
+        }
+        if advanced {
+            self.timeouts = 0;
         }
         self.check_doubt(now, advanced, &acked, echo);
         let mut lost = self.detect_losses(now);
@@ -74,7 +81,7 @@ impl Tcb {
             delivered: acked.delivered,
             lost,
             in_flight,
-            rtt: acked.rtt,
+            rtt,
             srtt: self.rtt.srtt().unwrap_or(SECS),
             rate: sample,
             total_delivered: self.rate.delivered,

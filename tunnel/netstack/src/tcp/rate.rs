@@ -16,6 +16,8 @@ pub(crate) struct Rate {
     pub(crate) lost: u64,
     /// The sender had nothing to send until `delivered` passes this; 0 = not.
     app_limited: u64,
+    /// Segments sent before this time say nothing about the path.
+    valid_from: Nanos,
     sample: Pending,
 }
 
@@ -74,8 +76,17 @@ impl Rate {
         self.app_limited != 0
     }
 
+    /// A timeout: what was sent before, and is acknowledged later, may have
+    /// arrived at any time since.
+    pub(crate) fn restart(&mut self, now: Nanos) {
+        self.valid_from = now;
+    }
+
     /// Counts a segment that was delivered (for the first time).
     pub(crate) fn on_delivered(&mut self, now: Nanos, seg: &Seg) {
+        if seg.sent_at < self.valid_from {
+            return;
+        }
         self.delivered += u64::from(seg.len);
         self.delivered_at = now;
         let s = &mut self.sample;

@@ -100,9 +100,15 @@ impl Rtt {
         self.backoff = 0;
     }
 
-    /// Forgets the samples: the path is another one.
+    /// The path is another one: its minimum is unknown, and the estimate only
+    /// good for a first guess.
     pub(crate) fn restart(&mut self) {
+        let guess = self.srtt.map(|srtt| (srtt, srtt / 2));
         *self = Self::new(self.floor, self.ceiling);
+        if let Some((srtt, var)) = guess {
+            self.srtt = Some(srtt);
+            self.var = var;
+        }
     }
 }
 

@@ -147,10 +147,15 @@ impl Tcb {
             return;
         }
         self.stats.timeouts += 1;
-        if self.rtt.backoff() == 0 {
-            self.doubt = Some(Doubt { at: now });
-        }
+        self.timeouts += 1;
+        self.timeout_at = now;
+        // One may have been too early; several in a row are an outage.
+        self.doubt = (self.timeouts == 1).then_some(Doubt { at: now });
+        // An outage is no measure of the path's loss rate.
+        let lost = self.rate.lost;
         self.board.lose_all(&mut self.rate);
+        self.rate.lost = lost;
+        self.rate.restart(now);
         self.rtt.back_off();
         self.cc.on_timeout(now, self.board.in_flight());
         self.recovery = Some(self.next);

@@ -13,6 +13,9 @@ use adit_netstack::{Event, SocketId, Stack, StackConfig, TcpError};
 /// Bytes that tunnel and carrier add to an inner packet on the wire.
 pub(crate) const OVERHEAD: usize = 60;
 
+/// Age of the stacks when a simulation begins.
+const AGE: Duration = Duration::from_secs(1000);
+
 /// A small deterministic generator (splitmix64).
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(pub u64);
@@ -200,7 +203,7 @@ impl Sim {
     }
 
     pub(crate) fn instant(&self) -> Instant {
-        self.origin + self.now
+        self.origin + AGE + self.now
     }
 
     pub(crate) fn set_down(&mut self, down: bool) {
@@ -389,7 +392,7 @@ impl Sim {
             .hosts
             .iter()
             .filter_map(Stack::poll_timeout)
-            .map(|at| at.saturating_duration_since(self.origin))
+            .map(|at| at.saturating_duration_since(self.origin + AGE))
             .min();
         match (arrival, timeout) {
             (Some(a), Some(b)) => Some(a.min(b)),

@@ -55,9 +55,9 @@ macro_rules! each {
 }
 
 impl Controller {
-    pub(crate) fn new(kind: CongestionControl, mss: u64, seed: u64) -> Self {
+    pub(crate) fn new(kind: CongestionControl, mss: u64, seed: u64, now: Nanos) -> Self {
         match kind {
-            CongestionControl::Bbr => Self::Bbr(Box::new(Bbr::new(mss, seed))),
+            CongestionControl::Bbr => Self::Bbr(Box::new(Bbr::new(mss, seed, now))),
             CongestionControl::Cubic => Self::Cubic(Cubic::new(mss)),
         }
     }

@@ -127,7 +127,7 @@ pub(crate) struct Bbr {
 }
 
 impl Bbr {
-    pub(crate) fn new(mss: u64, seed: u64) -> Self {
+    pub(crate) fn new(mss: u64, seed: u64, now: Nanos) -> Self {
         Self {
             mss,
             state: State::Startup,
@@ -159,14 +159,14 @@ impl Bbr {
             full_bw_now: false,
             full_bw_reached: false,
             min_rtt: Nanos::MAX,
-            min_rtt_at: 0,
+            min_rtt_at: now,
             probe_rtt_min: Nanos::MAX,
-            probe_rtt_min_at: 0,
+            probe_rtt_min_at: now,
             probe_rtt_expired: false,
             probe_rtt_done: None,
             probe_rtt_round_done: false,
             idle_restart: false,
-            cycle_at: 0,
+            cycle_at: now,
             probe_wait: 2 * SECS,
             rounds_since_probe: 0,
             ack_phase: AckPhase::Init,
@@ -174,7 +174,7 @@ impl Bbr {
             up_rounds: 0,
             up_acks: 0,
             up_count: UNLIMITED,
-            extra_start: 0,
+            extra_start: now,
             extra_delivered: 0,
             extra: [0; 2],
             extra_rounds: 0,
@@ -425,7 +425,7 @@ impl Bbr {
         self.prior_cwnd = 0;
     }
 
-    pub(crate) fn on_path_change(&mut self, _now: Nanos) {
-        *self = Self::new(self.mss, self.rng);
+    pub(crate) fn on_path_change(&mut self, now: Nanos) {
+        *self = Self::new(self.mss, self.rng, now);
     }
 }
