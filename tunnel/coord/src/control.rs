@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use adit_engine::Node;
@@ -13,7 +14,7 @@ use adit_messages::tailnet::{
 use adit_messages::{uuid_from_bytes, uuid_to_bytes};
 use adit_rpc::{Receiver, Sender, TailnetClient};
 use adit_yamux::Connection;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::sleep_until;
 use uuid::Uuid;
 
@@ -46,6 +47,9 @@ pub enum ControlState {
     Stopped,
 }
 
+/// Where the task leaves the reason for giving up.
+pub(crate) type Refusal = Arc<Mutex<Option<adit_http::Error>>>;
+
 /// What the task needs.
 pub(crate) struct Control {
     pub(crate) http: adit_http::Client,
@@ -57,8 +61,8 @@ pub(crate) struct Control {
     /// Relay maps may be given to the node.
     pub(crate) maps_wanted: watch::Receiver<bool>,
     pub(crate) stop: watch::Receiver<bool>,
-    /// Told whether the first attempt failed for good.
-    pub(crate) first: Option<oneshot::Sender<Result<(), adit_http::Error>>>,
+    /// Filled when the first attempt failed for good.
+    pub(crate) refusal: Refusal,
 }
 
 /// Why a session ended.
@@ -95,6 +99,7 @@ impl Control {
         running.table.mark_destination(agent);
         let mut backoff = Backoff::default();
         let mut attempt = 0;
+        let mut first = true;
         let mut error = None;
         loop {
             attempt += 1;
@@ -116,10 +121,9 @@ impl Control {
                 Err(failure) => {
                     if failure.refuses_field("resume_token") {
                         running.token = None;
-                    } else if let Some(first) = running.control.first.take()
-                        && is_permanent(&failure)
-                    {
-                        let _ = first.send(Err(failure));
+                    } else if std::mem::take(&mut first) && is_permanent(&failure) {
+                        let refusal = &running.control.refusal;
+                        *refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
                         break;
                     }
                     error = Some(failure.to_string());
@@ -127,9 +131,7 @@ impl Control {
                     continue;
                 }
             };
-            if let Some(first) = running.control.first.take() {
-                let _ = first.send(Ok(()));
-            }
+            first = false;
             running.control.state.send_replace(ControlState::Connected);
             let since = Instant::now();
             match running.talk(session, &mut stop).await {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv6Addr, SocketAddrV6};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use adit_engine::{Node, NodeConfig, PeerStatus, PingResult, TcpStream};
@@ -11,11 +11,11 @@ use adit_rest::AgentConnectionInfo;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use rand::Rng;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::control::{Control, ControlState};
+use crate::control::{Control, ControlState, Refusal};
 use crate::error::{DialError, Unreachable};
 use crate::map::{map_from_json, region_names, rewrite_map};
 
@@ -89,6 +89,7 @@ struct Inner {
     state: watch::Receiver<ControlState>,
     programmed: watch::Receiver<bool>,
     stop: watch::Sender<bool>,
+    refusal: Refusal,
     _task: AbortOnDrop,
 }
 
@@ -140,7 +141,7 @@ pub async fn start_agent_conn(
     let (programmed_sender, programmed) = watch::channel(false);
     let (maps_wanted, maps_receiver) = watch::channel(false);
     let (stop, stop_receiver) = watch::channel(false);
-    let (first_sender, first) = oneshot::channel();
+    let refusal = Refusal::default();
     let control = Control {
         http: http.clone(),
         node: node.clone(),
@@ -149,7 +150,7 @@ pub async fn start_agent_conn(
         programmed: programmed_sender,
         maps_wanted: maps_receiver,
         stop: stop_receiver,
-        first: Some(first_sender),
+        refusal: Arc::clone(&refusal),
     };
     // The session does not depend on the connection info: both start now.
     let task = AbortOnDrop(tokio::spawn(control.run()));
@@ -159,7 +160,7 @@ pub async fn start_agent_conn(
     let info = tokio::select! {
         biased;
         info = info => info.map_err(DialError::Info)?,
-        Ok(Err(error)) = first => return Err(DialError::Coordinate(error)),
+        () = stopped(state.clone()) => return Err(refused(&refusal)),
     };
     if info.disable_direct_connections {
         node.set_block_endpoints(true).await;
@@ -179,6 +180,7 @@ pub async fn start_agent_conn(
         state,
         programmed,
         stop,
+        refusal,
         _task: task,
     };
     Ok(AgentConn {
@@ -206,6 +208,23 @@ pub async fn bare_node(
     rewrite_map(&mut map, http.base());
     config.derp_map = Some(map);
     Node::start(config).await.map_err(DialError::Node)
+}
+
+/// Waits until the coordination session is over for good.
+async fn stopped(mut state: watch::Receiver<ControlState>) {
+    let _ = state.wait_for(|s| *s == ControlState::Stopped).await;
+}
+
+/// Why the coordination session gave up.
+fn refused(refusal: &Refusal) -> DialError {
+    match refusal
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take()
+    {
+        Some(error) => DialError::Coordinate(error),
+        None => DialError::Node(adit_engine::Error::Closed),
+    }
 }
 
 /// A task that ends with this value.
@@ -292,7 +311,7 @@ impl AgentConn {
         let mut programmed = self.inner.programmed.clone();
         let reach = async {
             if programmed.wait_for(|known| *known).await.is_err() {
-                return Err(DialError::Node(adit_engine::Error::Closed));
+                return Err(refused(&self.inner.refusal));
             }
             options.at(DialStage::WaitingForPeer);
             let mut pings = FuturesUnordered::new();

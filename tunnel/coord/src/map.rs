@@ -91,7 +91,6 @@ pub fn region_names(map: &tailnet::DerpMap) -> HashMap<u32, String> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "test")]
 mod tests {
     use super::*;
 

@@ -19,7 +19,7 @@ pub(crate) enum Action {
     /// Grant or update the peer.
     Program {
         id: Uuid,
-        node: tailnet::Node,
+        node: Box<tailnet::Node>,
         keepalive: bool,
     },
     /// Take the grant back.
@@ -60,7 +60,7 @@ impl Record {
         self.programmed = Some(wanted.clone());
         Some(Action::Program {
             id,
-            node: wanted.0,
+            node: Box::new(wanted.0),
             keepalive,
         })
     }

@@ -241,7 +241,6 @@ fn prefixes(texts: &[String]) -> Result<Vec<Ipv6Addr>, String> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "test")]
 mod tests {
     use adit_keys::{DiscoPrivate, NodePrivate};
     use proptest::prelude::*;

@@ -149,7 +149,6 @@ fn interface_addresses() -> Vec<IpAddr> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "test")]
 mod tests {
     use super::*;
 
