@@ -169,12 +169,12 @@ fn share(
     let settled = Duration::from_secs(10);
     run(&mut sim, settled);
     let before: Vec<u64> = sim.transfers.iter().map(|t| t.read).collect();
-    run(&mut sim, settled + Duration::from_secs(30));
+    run(&mut sim, settled + Duration::from_secs(20));
     let got: Vec<f64> = sim
         .transfers
         .iter()
         .zip(before)
-        .map(|(t, before)| mbit(t.read - before, Duration::from_secs(30)))
+        .map(|(t, before)| mbit(t.read - before, Duration::from_secs(20)))
         .collect();
     println!("{first:?} and {second:?}, {rtt} ms, queue {queue}, {delay_ms} ms later: {got:.1?}");
     (got[0] / (got[0] + got[1]), got[0] + got[1])

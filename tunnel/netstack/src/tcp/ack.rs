@@ -228,7 +228,7 @@ impl Tcb {
         }
         self.doubt = None;
         if advanced && echo.is_some_and(|echo| echo < at) {
-            self.board.unlose(&mut self.rate);
+            self.board.unlose();
             self.recovery = None;
             self.stats.spurious += 1;
             self.cc.undo(now);

@@ -128,7 +128,7 @@ impl Rate {
         };
         Some(RateSample {
             delivered,
-            lost: self.lost - s.lost_at_send,
+            lost: self.lost.saturating_sub(s.lost_at_send),
             rate,
             app_limited: s.app_limited,
             prior_delivered: s.prior_delivered,

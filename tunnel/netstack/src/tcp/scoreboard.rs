@@ -476,12 +476,11 @@ impl Scoreboard {
 
     /// Takes back the loss marks of segments that were not repeated: the
     /// timeout was spurious.
-    pub(crate) fn unlose(&mut self, rate: &mut Rate) {
+    pub(crate) fn unlose(&mut self) {
         let numbers: Vec<u64> = self.to_repeat.iter().copied().collect();
         for number in numbers {
             let index = (number - self.base) as usize;
             if let Some(seg) = self.segs.get(index) {
-                rate.lost = rate.lost.saturating_sub(u64::from(seg.len));
                 self.by_time.push_back((number, seg.sent_at));
                 self.forget_loss(index);
             }

@@ -226,6 +226,28 @@ impl Script {
         self.origin + self.now
     }
 
+    /// Like `next_packet`, for packets to anybody.
+    pub(crate) fn next_any(&mut self, within: Duration) -> Option<usize> {
+        let end = self.now + within;
+        let mut buf = [0; 9216];
+        loop {
+            let now = self.instant();
+            while self.stack.poll_event().is_some() {}
+            if let Some(transmit) = self.stack.poll_transmit(now, &mut buf) {
+                return Some(transmit.len);
+            }
+            let due = self.stack.poll_timeout()?;
+            let due = due.saturating_duration_since(self.origin);
+            if due > end {
+                self.now = end;
+                return None;
+            }
+            self.now = self.now.max(due);
+            let now = self.instant();
+            self.stack.handle_timeout(now);
+        }
+    }
+
     /// The next packet sent up to `within` from now, and when it was.
     pub(crate) fn next_packet(&mut self, within: Duration) -> Option<(Duration, u8, Vec<u8>)> {
         let (start, end) = (self.now, self.now + within);
