@@ -252,7 +252,10 @@ impl Stack {
                 .add_time_wait(flow, remains, until, self.config.max_time_wait);
             return;
         }
-        if let Some(at) = tcb.deadline(slot.paced) {
+        // A socket about to be polled gets its timer then.
+        if !slot.ready
+            && let Some(at) = tcb.deadline(slot.paced)
+        {
             self.timers.arm(index, at);
         }
     }

@@ -43,7 +43,9 @@ impl Stack {
                         self.ready.pop_front();
                         self.ready.push_back(index);
                     }
-                    self.settle(now, index);
+                    if tcb.events != 0 || tcb.released {
+                        self.settle(now, index);
+                    }
                     return Some(Transmit { dst, len });
                 }
                 output => {
