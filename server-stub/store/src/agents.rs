@@ -202,6 +202,16 @@ impl Store {
                          started_at = coalesce(started_at, $3) WHERE id = $1",
                 )
             }
+            // What never started cannot end: after a claim, the agent of the
+            // prebuilt workspace still reports its own end under its token,
+            // which by then belongs to the new owner's agent.
+            LifecycleState::ShuttingDown
+            | LifecycleState::ShutdownTimeout
+            | LifecycleState::ShutdownError
+            | LifecycleState::Off => sqlx::query(
+                "UPDATE agents SET lifecycle_state = $2, updated_at = coalesce(updated_at, $3)
+                 WHERE id = $1 AND lifecycle_state <> 'created'",
+            ),
             _ => sqlx::query(
                 "UPDATE agents SET lifecycle_state = $2, updated_at = coalesce(updated_at, $3)
                  WHERE id = $1",

@@ -5,6 +5,7 @@
 //! its deadline passes, and then says what it last saw.
 
 pub mod dev;
+pub mod echo_template;
 pub mod netns;
 pub mod process;
 pub mod programs;

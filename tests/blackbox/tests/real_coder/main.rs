@@ -167,7 +167,7 @@ fn the_real_client_uses_our_server_and_agent() {
 #[test]
 fn a_real_agent_connects_to_our_server() {
     let Some(binary) = real_coder() else { return };
-    let dev = Dev::start_with(&["--agent-binary", &binary.display().to_string()]);
+    let dev = Dev::start_with(&["--agent", &binary.display().to_string()]);
     let workspace = dev.fact("workspace");
     assert_eq!(dev.ok(["ssh", workspace, "--", "echo hello"]), "hello\n");
     let text = dev.ok(["ping", workspace, "-n", "3", "--wait", "200ms"]);
@@ -205,7 +205,8 @@ fn our_agent_connects_to_a_real_server() {
         let mut process = Process::start(&mut command, &log);
         let seen = until("the agent to be ready at the real server", || {
             let seen = server.agent();
-            if seen["lifecycle_state"] == "ready" && seen["status"] == "connected" {
+            let settled = seen["lifecycle_state"] == "ready" && !seen["latency"].is_null();
+            if settled && seen["status"] == "connected" {
                 Ok(seen)
             } else {
                 Err(format!("{}: {seen}", process.output()))
