@@ -179,7 +179,6 @@ fn variable_name(after: &[u8]) -> Option<(&[u8], usize)> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed test is a panic")]
 mod tests {
     use super::*;
 

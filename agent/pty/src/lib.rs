@@ -1,43 +1,28 @@
 //! Terminals that outlive the connections attached to them.
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+//!
+//! The dashboard's terminal connects through the control plane to one port of
+//! the agent. A connection names a terminal by a UUID; if it exists, the
+//! connection is attached to it and first receives what was printed last, else
+//! a shell is started. Several connections may be attached to one terminal:
+//! all see the same, all can type, and the last size wins.
+//!
+//! ```text
+//! Service::serve ──init──▶ registry: UUID ─▶ Terminal (one task: PTY, ring,
+//!   │  ▲                                       attachments, timer)
+//!   │  └────────────── output ◀────────────────┘   ▲
+//!   └───────── {"data":…}, {"height":…} ───────────┘
+//! ```
+//!
+//! | Module | Job |
+//! |---|---|
+//! | [`wire`] | what a client sends |
+//! | `ring` | what was printed last |
+//! | `terminal` | one terminal |
+//! | [`Service`] | all terminals and their connections |
 
-use adit_agent_exec::{ConnectionReporter, ContextProvider};
-use tokio::io::{AsyncRead, AsyncWrite};
+mod ring;
+mod service;
+mod terminal;
+pub mod wire;
 
-/// The reconnecting terminal service. Clones share everything.
-#[derive(Debug, Clone)]
-pub struct Service;
-
-impl Service {
-    /// A service without terminals.
-    #[must_use]
-    pub fn new(_context: Arc<dyn ContextProvider>, _reporter: Arc<dyn ConnectionReporter>) -> Self {
-        Self
-    }
-
-    /// Serves one connection to its end. Dropping the future detaches it.
-    pub async fn serve<IO>(&self, _io: IO, _remote: Option<SocketAddr>)
-    where
-        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-    }
-
-    /// Connections open at this moment, from accept on.
-    #[must_use]
-    pub fn connections(&self) -> u32 {
-        0
-    }
-
-    /// Connections accepted since start.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        0
-    }
-
-    /// Closes every terminal (graceful shutdown); connections end by
-    /// themselves. Returns when all is gone or `deadline` has passed, then
-    /// cuts what is left.
-    pub async fn close(&self, _deadline: Duration) {}
-}
+pub use service::Service;

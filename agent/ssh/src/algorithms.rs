@@ -28,7 +28,6 @@ const KEX: &[kex::Name] = &[
     kex::ECDH_SHA2_NISTP521,
     kex::DH_G14_SHA256,
     kex::DH_G14_SHA1,
-    kex::EXTENSION_SUPPORT_AS_SERVER,
     kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
 ];
 

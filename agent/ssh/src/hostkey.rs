@@ -100,7 +100,6 @@ fn mpint(number: &BigUint) -> Mpint {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed test is a panic")]
 mod tests {
     use russh::keys::ssh_key::sha2::{Digest, Sha256};
 

@@ -332,7 +332,6 @@ fn next_packet(buffer: &mut BytesMut) -> io::Result<Option<Bytes>> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed test is a panic")]
 mod tests {
     use super::*;
 

@@ -213,7 +213,12 @@ async fn forwards_can_be_forbidden() {
     let mut tasks = JoinSet::new();
     let target = tcp_echo(&mut tasks).await;
     let output = run(server
-        .ssh(&["-W", &format!("127.0.0.1:{target}")])
+        .ssh(&[
+            "-W",
+            &format!("127.0.0.1:{target}"),
+            "-o",
+            "LogLevel=DEBUG1",
+        ])
         .stdin(Stdio::null()))
     .await;
     let error = String::from_utf8_lossy(&output.stderr);
