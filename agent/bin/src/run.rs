@@ -145,7 +145,6 @@ fn configure(args: &AgentArgs) -> anyhow::Result<AgentConfig> {
         &args.agent_url,
     )?;
     config.subsystems = subsystems(&std::env::var("CODER_AGENT_SUBSYSTEM").unwrap_or_default())?;
-    version::VERSION.clone_into(&mut config.version);
     config.log_dir.clone_from(&args.log_dir);
     config.log_file = args.log_dir.join(logging::FILE);
     config.script_data_dir.clone_from(&args.script_data_dir);

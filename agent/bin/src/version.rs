@@ -3,12 +3,12 @@
 //! Init scripts refuse a binary whose first line does not contain the name of
 //! the product they were written for.
 
-/// Semantic version with a leading `v`.
-pub(crate) const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));
+/// Semantic version with a leading `v`, as reported to control planes.
+pub(crate) const VERSION: &str = adit_rest::WIRE_VERSION;
 
 /// The text form.
 pub(crate) fn text() -> String {
-    format!("Adit {VERSION}, a workspace agent for Coder\n")
+    format!("Coder {VERSION}\nAdit, a workspace agent for Coder deployments.\n")
 }
 
 /// The JSON form, with the keys scripts look for.

@@ -4,16 +4,33 @@
 
 use std::time::{Duration, Instant};
 
-const FLOOR: Duration = Duration::from_millis(100);
-const CAP: Duration = Duration::from_secs(10);
 const GROWTH: f64 = 1.618_033_988_749_895;
 /// A session that lived this long counts as healthy: the next outage starts
 /// with an immediate attempt again.
 const HEALTHY: Duration = Duration::from_secs(30);
 
+/// The shortest and the longest wait of a schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// What the first wait grows from.
+    pub floor: Duration,
+    /// No wait is longer.
+    pub cap: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            floor: Duration::from_millis(100),
+            cap: Duration::from_secs(10),
+        }
+    }
+}
+
 /// The schedule of attempts at one thing.
 #[derive(Debug, Default)]
 pub struct Backoff {
+    limits: Limits,
     last: Option<Duration>,
     attempt_began: Option<Instant>,
 }
@@ -21,18 +38,21 @@ pub struct Backoff {
 impl Backoff {
     /// A schedule whose first attempt is due at once.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            ..Self::default()
+        }
     }
 
     /// How long to wait before the next attempt. `jitter` is a random number
     /// in `0.0..1.0`; the wait is between 80 % and 100 % of the nominal one.
     pub fn next_wait(&mut self, jitter: f64) -> Duration {
         let Some(last) = self.last else {
-            self.last = Some(FLOOR);
+            self.last = Some(self.limits.floor);
             return Duration::ZERO;
         };
-        let nominal = last.mul_f64(GROWTH).min(CAP);
+        let nominal = last.mul_f64(GROWTH).min(self.limits.cap);
         self.last = Some(nominal);
         nominal.mul_f64(1.0 - 0.2 * jitter.clamp(0.0, 1.0))
     }
@@ -63,7 +83,7 @@ mod tests {
 
     #[test]
     fn follows_the_golden_schedule_up_to_the_cap() {
-        let mut b = Backoff::new();
+        let mut b = Backoff::default();
         let waits: Vec<u128> = (0..13).map(|_| b.next_wait(0.0).as_millis()).collect();
         assert_eq!(
             waits,
@@ -75,7 +95,7 @@ mod tests {
 
     #[test]
     fn jitter_only_shortens() {
-        let mut b = Backoff::new();
+        let mut b = Backoff::default();
         b.next_wait(0.0);
         let w = b.next_wait(1.0);
         assert!(w >= Duration::from_millis(129) && w < Duration::from_millis(162));
@@ -84,7 +104,7 @@ mod tests {
     #[test]
     fn resets_only_after_a_healthy_session() {
         let now = Instant::now();
-        let mut b = Backoff::new();
+        let mut b = Backoff::default();
         for _ in 0..5 {
             b.next_wait(0.0);
         }

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use adit_http::{HeaderName, HeaderValue, Url};
 
+use crate::backoff::Limits;
+
 /// How the agent proves who it is.
 #[derive(Clone)]
 pub enum Auth {
@@ -106,6 +108,8 @@ pub struct AgentConfig {
     pub prometheus_address: Option<SocketAddr>,
     /// Where debug pages are served locally.
     pub debug_address: Option<SocketAddr>,
+    /// Waits between attempts to reach the control plane.
+    pub retry: Limits,
     /// Ports that are not offered as the workspace's.
     pub ignored_ports: Vec<u16>,
 }
@@ -120,7 +124,7 @@ impl AgentConfig {
             url,
             auth,
             headers: Vec::new(),
-            version: concat!("v", env!("CARGO_PKG_VERSION")).to_owned(),
+            version: adit_rest::WIRE_VERSION.to_owned(),
             subsystems: Vec::new(),
             log_file: tmp.join("coder-agent.log"),
             log_dir: tmp.clone(),
@@ -134,6 +138,7 @@ impl AgentConfig {
             block_local_port_forwarding: false,
             prometheus_address: None,
             debug_address: None,
+            retry: Limits::default(),
             ignored_ports: Vec::new(),
         }
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, Limits};
 use crate::config::Auth;
 
 const PATH: &str = "/api/v2/workspaceagents/me/reinit?wait=true";
@@ -92,8 +92,14 @@ impl Memory {
 
 /// Polls for claims until the control plane says that there will be none.
 /// Claims that were applied before end it too.
-pub async fn poll(client: Client, auth: Auth, mut memory: Memory, claims: mpsc::Sender<Claim>) {
-    let mut backoff = Backoff::new();
+pub async fn poll(
+    client: Client,
+    auth: Auth,
+    retry: Limits,
+    mut memory: Memory,
+    claims: mpsc::Sender<Claim>,
+) {
+    let mut backoff = Backoff::new(retry);
     let mut last = String::new();
     loop {
         tokio::time::sleep(backoff.next_wait(rand::random())).await;

@@ -26,7 +26,13 @@ pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> Result<(),
     let memory = reinit::Memory::new(&config.data_dir());
     let (claims, mut claimed) = mpsc::channel(1);
     let mut tasks = JoinSet::new();
-    tasks.spawn(reinit::poll(poller, config.auth.clone(), memory, claims));
+    tasks.spawn(reinit::poll(
+        poller,
+        config.auth.clone(),
+        config.retry,
+        memory,
+        claims,
+    ));
     loop {
         let agent = Instance::new(Arc::clone(&config), http.clone());
         let mut listeners = JoinSet::new();

@@ -41,7 +41,7 @@ pub(crate) struct Session {
 
 /// Keeps a session up until the future is dropped.
 pub(crate) async fn run(agent: &Arc<Instance>) {
-    let mut backoff = Backoff::new();
+    let mut backoff = Backoff::new(agent.config.retry);
     let mut told = Told::default();
     let mut version = Version::CURRENT;
     let mut wait = backoff.next_wait(0.0);

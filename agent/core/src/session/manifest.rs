@@ -46,6 +46,8 @@ impl Session {
     /// The tunnel with its coordination, relay maps and statistics.
     async fn network(&self) -> Ended {
         let graceful = &self.agent.graceful;
+        // Starting a node takes a moment; lifecycle reports go first.
+        tokio::task::yield_now().await;
         let mut tunnel = None;
         until(graceful, async {
             tunnel = Some(self.agent.tunnel().await?);

@@ -171,9 +171,16 @@ impl Shared {
         self.seen.send_modify(|all| all.push(seen));
     }
 
+    /// Waits until `enough` of what was seen holds.
+    pub(crate) async fn until(&self, enough: impl Fn(&[Seen]) -> bool) {
+        let mut seen = self.seen.subscribe();
+        let _ = seen.wait_for(|s| enough(s)).await;
+    }
+
     async fn accept(self: Arc<Self>, listener: TcpListener) {
         let mut running = JoinSet::new();
         while let Ok((io, _)) = listener.accept().await {
+            io.set_nodelay(true).unwrap();
             let shared = Arc::clone(&self);
             let sessions = Arc::new(Mutex::new(JoinSet::new()));
             running.spawn(async move {
