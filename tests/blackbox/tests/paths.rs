@@ -1,8 +1,15 @@
 //! What happens to a running transfer when the network changes under it.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    fs::File,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{Shutdown, TcpListener, TcpStream},
     process::{Child, ChildStdout, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -137,8 +144,17 @@ fn websockets_where_nothing_else_passes() {
         return;
     }
     hosts.block_udp();
-    // Some proxies pass WebSockets and refuse every other upgrade.
-    let dev = Dev::start_far(hosts, &["--derp-refuse-upgrade"]);
+    let dev = Dev::start_far(hosts, &[]);
+    // What the client sends to the server goes through a proxy of the kind
+    // that passes WebSockets and refuses every other upgrade.
+    let proxy = Proxy::start(dev.hosts(), 7080, 7081);
+    for rule in [
+        "add table ip proxy",
+        "add chain ip proxy in { type nat hook prerouting priority -100; }",
+        "add rule ip proxy in tcp dport 7080 redirect to :7081",
+    ] {
+        dev.hosts().nft(Host::Far, rule);
+    }
     let workspace = dev.fact("workspace").to_owned();
     assert!(!path_of(&dev, &[]));
     let mut counter = Counter::start(&dev, &[]);
@@ -147,5 +163,85 @@ fn websockets_where_nothing_else_passes() {
         dev.ok(["ssh", &workspace, "--", "echo by WebSocket"]),
         "by WebSocket\n"
     );
-    let _ = Host::Near;
+    assert!(
+        proxy.refused.load(Ordering::Relaxed) > 0,
+        "the upgrade was tried"
+    );
+    assert!(
+        proxy.websockets.load(Ordering::Relaxed) > 0,
+        "WebSockets were used"
+    );
+}
+
+/// A proxy that refuses `Upgrade: DERP`.
+struct Proxy {
+    refused: Arc<AtomicU32>,
+    websockets: Arc<AtomicU32>,
+}
+
+impl Proxy {
+    /// Listens on the far host and passes connections on to its server.
+    fn start(hosts: &Hosts, server: u16, port: u16) -> Self {
+        let proxy = Self {
+            refused: Arc::default(),
+            websockets: Arc::default(),
+        };
+        let (refused, websockets) = (Arc::clone(&proxy.refused), Arc::clone(&proxy.websockets));
+        let address = hosts.address(Host::Far);
+        let namespace = File::open(hosts.path(Host::Far)).unwrap();
+        let (ready, listening) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            // The threads that this one starts are on the far host as well.
+            nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            let listener = TcpListener::bind((address.as_str(), port)).unwrap();
+            ready.send(()).unwrap();
+            for client in listener.incoming() {
+                let Ok(client) = client else { return };
+                let (refused, websockets) = (Arc::clone(&refused), Arc::clone(&websockets));
+                let server = (address.clone(), server);
+                thread::spawn(move || serve(client, &server, &refused, &websockets));
+            }
+        });
+        listening.recv().unwrap();
+        proxy
+    }
+}
+
+/// Serves one connection until either side ends it.
+fn serve(
+    mut client: TcpStream,
+    server: &(String, u16),
+    refused: &AtomicU32,
+    websockets: &AtomicU32,
+) {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        match client.read(&mut byte) {
+            Ok(1) => head.push(byte[0]),
+            _ => return,
+        }
+    }
+    let text = String::from_utf8_lossy(&head).to_lowercase();
+    if text.contains("upgrade: derp") {
+        refused.fetch_add(1, Ordering::Relaxed);
+        let _ = client
+            .write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        return;
+    }
+    if text.starts_with("get /derp ") && text.contains("upgrade: websocket") {
+        websockets.fetch_add(1, Ordering::Relaxed);
+    }
+    let Ok(mut upstream) = TcpStream::connect((server.0.as_str(), server.1)) else {
+        return;
+    };
+    let _ = upstream.write_all(&head);
+    let (mut from, mut to) = (client.try_clone().unwrap(), upstream.try_clone().unwrap());
+    let up = thread::spawn(move || {
+        let _ = std::io::copy(&mut from, &mut to);
+        let _ = to.shutdown(Shutdown::Write);
+    });
+    let _ = std::io::copy(&mut upstream, &mut client);
+    let _ = client.shutdown(Shutdown::Both);
+    let _ = up.join();
 }

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsStr,
+    path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -82,6 +83,16 @@ impl Hosts {
             Host::Far => 2,
         };
         format!("10.77.{}.{last}", self.octet)
+    }
+
+    /// The file that stands for a host's network.
+    #[must_use]
+    pub fn path(&self, host: Host) -> PathBuf {
+        let name = match host {
+            Host::Near => &self.near,
+            Host::Far => &self.far,
+        };
+        Path::new("/var/run/netns").join(name)
     }
 
     /// The words that run a command on a host.
