@@ -60,10 +60,16 @@ impl From<tungstenite::Error> for CarrierError {
     }
 }
 
-/// WebSocket settings with little memory while idle.
-pub(crate) fn websocket_config() -> WebSocketConfig {
+/// Read buffer of a relay's WebSocket, in bytes: thousands of them idle.
+pub(crate) const RELAY_READ_BUFFER: usize = 4 << 10;
+
+/// Read buffer of a client's WebSocket, in bytes: it has one or two.
+pub(crate) const CLIENT_READ_BUFFER: usize = 32 << 10;
+
+/// WebSocket settings with bounded memory.
+pub(crate) fn websocket_config(read_buffer: usize) -> WebSocketConfig {
     WebSocketConfig::default()
-        .read_buffer_size(4 << 10)
+        .read_buffer_size(read_buffer)
         .write_buffer_size(16 << 10)
         .max_write_buffer_size(1 << 20)
         .max_message_size(Some(2 << 20))

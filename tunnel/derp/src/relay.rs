@@ -32,7 +32,7 @@ pub use accept::{Accept, FastStart, FastStartIo, UPGRADE_REQUIRED_TEXT, accept, 
 pub use session::SessionEnd;
 
 use crate::CarrierKind;
-use crate::carrier::{Carrier, websocket_config};
+use crate::carrier::{Carrier, RELAY_READ_BUFFER, websocket_config};
 use registry::Registry;
 
 /// Settings of a relay.
@@ -233,7 +233,7 @@ where
     let carrier = match kind {
         CarrierKind::Upgrade => Carrier::Upgrade(io),
         CarrierKind::WebSocket => {
-            let config = Some(websocket_config());
+            let config = Some(websocket_config(RELAY_READ_BUFFER));
             let socket = WebSocketStream::from_raw_socket(io, Role::Server, config).await;
             Carrier::WebSocket(Box::new(socket))
         }

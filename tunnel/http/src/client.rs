@@ -1,7 +1,7 @@
 //! The client itself.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,6 +33,7 @@ struct Shared {
     headers: Vec<(HeaderName, HeaderValue)>,
     user_agent: HeaderValue,
     token: RwLock<Option<HeaderValue>>,
+    server_version: OnceLock<String>,
     request_timeout: Duration,
     dialer: Dialer,
     pool: Arc<Pool>,
@@ -81,6 +82,7 @@ impl Client {
             headers: config.headers,
             user_agent,
             token: RwLock::default(),
+            server_version: OnceLock::new(),
             request_timeout: config.request_timeout,
             dialer: Dialer::new(config.tls, config.proxy, config.connect_timeout),
             pool: Arc::default(),
@@ -94,6 +96,12 @@ impl Client {
     /// The control plane's URL.
     pub fn base(&self) -> &Url {
         &self.0.base
+    }
+
+    /// The version that the server named with its first answer; `None` before,
+    /// or if what answered is no control plane.
+    pub fn server_version(&self) -> Option<&str> {
+        self.0.server_version.get().map(String::as_str)
     }
 
     /// Sets the session or agent token of all requests from now on.
@@ -319,6 +327,7 @@ impl Client {
                 Err(_) => return Err(fail(late(Step::Response, budget))),
             };
             let status = response.status();
+            self.note_version(response.headers());
             if status.is_success() {
                 return Ok(response);
             }
@@ -419,6 +428,16 @@ impl Client {
             headers.insert(name, value.clone());
         }
         Ok(request)
+    }
+
+    fn note_version(&self, headers: &HeaderMap) {
+        if let Some(version) = headers
+            .get(adit_rest::BUILD_VERSION_HEADER)
+            .and_then(|value| value.to_str().ok())
+            .filter(|version| !version.is_empty())
+        {
+            self.0.server_version.get_or_init(|| version.to_owned());
+        }
     }
 
     fn common_headers(&self, headers: &mut HeaderMap, user_defined: bool, token: bool) {

@@ -349,6 +349,16 @@ async fn websockets_follow_redirects_and_carry_bytes() {
     server.await.unwrap();
 }
 
+#[tokio::test]
+async fn the_servers_version_is_known_after_its_first_answer() {
+    let versioned = ok().replace("\r\n\r\n", "\r\nX-Coder-Build-Version: v2.33.1\r\n\r\n");
+    let (address, _heads) = serve(move |_| versioned.clone()).await;
+    let client = client_of(&format!("http://{address}"));
+    assert_eq!(client.server_version(), None);
+    let _: Value = client.get("/").await.unwrap();
+    assert_eq!(client.server_version(), Some("v2.33.1"));
+}
+
 #[test]
 fn endpoints_of_urls() {
     let of = |url: &str| Endpoint::from_url(&Url::parse(url).unwrap()).unwrap();

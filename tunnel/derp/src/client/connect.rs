@@ -20,7 +20,7 @@ use super::driver::Driver;
 use super::queue::{Bucket, Shared};
 use super::{Client, CloseReason};
 use crate::CarrierKind;
-use crate::carrier::{Carrier, websocket_config};
+use crate::carrier::{CLIENT_READ_BUFFER, Carrier, websocket_config};
 use crate::frame::{Decoder, Frame, RawFrame};
 use crate::handshake::{self, ClientInfo, ServerInfo};
 
@@ -251,7 +251,7 @@ async fn open(
         CarrierKind::WebSocket => {
             let request = UpgradeRequest::elsewhere(endpoint.clone(), "/derp", "websocket");
             let socket = http
-                .websocket_with(request, Some("derp"), websocket_config())
+                .websocket_with(request, Some("derp"), websocket_config(CLIENT_READ_BUFFER))
                 .await?;
             Carrier::WebSocket(Box::new(socket))
         }
