@@ -256,3 +256,47 @@ fn an_outage_is_overcome_as_soon_as_the_path_is_said_to_be_back() {
     );
     assert!(got > 70.0, "{got}");
 }
+
+#[test]
+fn buffers_grow_to_fill_a_long_fast_path() {
+    let link = LinkConfig {
+        rate: 1000 * MBIT,
+        delay: Duration::from_millis(50),
+        queue: 4000,
+        ..LinkConfig::default()
+    };
+    let mut sim = Sim::new(5, link.clone(), link);
+    let (from, to) = (sim.host(using(BBR)), sim.host(using(BBR)));
+    let transfer = sim.transfer(from, to, u64::MAX);
+    run(&mut sim, Duration::from_secs(3));
+    let before = sim.transfers[transfer].read;
+    run(&mut sim, Duration::from_secs(5));
+    let got = mbit(
+        sim.transfers[transfer].read - before,
+        Duration::from_secs(2),
+    );
+    println!(
+        "{got:.0} Mbit/s, {} bytes of budget",
+        sim.hosts[to].memory_used()
+    );
+    assert!(got > 800.0, "{got}");
+}
+
+#[test]
+fn an_outage_nobody_tells_of_is_overcome_by_retransmission() {
+    let mut sim = sim(40, 0.0, 512, 1);
+    let (from, to) = (sim.host(using(BBR)), sim.host(using(BBR)));
+    let transfer = sim.transfer(from, to, u64::MAX);
+    sim.run_until(Duration::from_secs(2));
+    sim.set_down(true);
+    sim.run_until(Duration::from_millis(2800));
+    sim.set_down(false);
+    sim.run_until(Duration::from_millis(4800));
+    let before = sim.transfers[transfer].read;
+    sim.run_until(Duration::from_millis(6800));
+    let got = mbit(
+        sim.transfers[transfer].read - before,
+        Duration::from_secs(2),
+    );
+    assert!(got > 80.0, "{got}");
+}

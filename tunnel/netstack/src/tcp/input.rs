@@ -86,6 +86,7 @@ impl Tcb {
         self.wl2 = 1;
         self.drs_at = ctx.now;
         self.events |= event::CONNECTED;
+        self.notify_writable();
         if self.fin_queued {
             self.state = TcpState::FinWait1;
         }

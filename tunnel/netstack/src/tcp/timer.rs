@@ -174,8 +174,15 @@ impl Tcb {
     }
 
     fn on_persist(&mut self, ctx: &mut Ctx<'_>) {
+        // Without an application to close it, a connection whose peer answers
+        // but never takes data would stay for ever.
+        let since = if self.released {
+            self.last_progress
+        } else {
+            self.last_received
+        };
         if self.rtt.backoff() >= LEAST_RETRIES
-            && ctx.now.saturating_sub(self.last_received) > nanos(ctx.cfg.user_timeout)
+            && ctx.now.saturating_sub(since) > nanos(ctx.cfg.user_timeout)
         {
             self.reset(ctx, CloseReason::TimedOut);
             return;

@@ -36,6 +36,8 @@ const STARTUP_LOSSES: u64 = 6;
 const PROBE_RTT_INTERVAL: Nanos = 5 * SECS;
 const MIN_RTT_WINDOW: Nanos = 10 * SECS;
 const PROBE_RTT_DURATION: Nanos = 200 * MILLIS;
+/// RTT below which scheduling, not the path, sets the pace.
+const LEAST_RTT: Nanos = MILLIS;
 /// Largest window before the model has an estimate.
 const MAX_CWND: u64 = 64 << 20;
 const UNLIMITED: u64 = u64::MAX;
@@ -241,7 +243,8 @@ impl Bbr {
         if self.min_rtt == Nanos::MAX {
             return INITIAL_SEGMENTS * self.mss;
         }
-        (gain * bw as f64 * self.min_rtt as f64 / 1e9) as u64
+        let rtt = self.min_rtt.max(LEAST_RTT);
+        (gain * bw as f64 * rtt as f64 / 1e9) as u64
     }
 
     fn send_quantum(&self) -> u64 {
