@@ -286,6 +286,10 @@ impl Drop for Dev {
 /// # Panics
 /// If it failed: with both its outputs.
 #[must_use]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "callers pass on what a command gave them"
+)]
 pub fn success(output: Output) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
