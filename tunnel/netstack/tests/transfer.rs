@@ -225,7 +225,9 @@ fn a_keystroke_beside_a_bulk_flow_is_not_delayed_much() {
             "queue {queue}: median {median:?}, worst {:?}",
             delays.last()
         );
-        assert!(median < Duration::from_millis(60 + 60), "{median:?}");
+        // At most one and a half round trips more.
+        assert!(delays.iter().all(|d| *d <= Duration::from_millis(60 + 60)));
+        assert!(median < Duration::from_millis(60 + 10), "{median:?}");
     }
 }
 

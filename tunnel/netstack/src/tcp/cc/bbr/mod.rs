@@ -1,6 +1,18 @@
 //! A model-based controller after draft-ietf-ccwg-bbr (BBR version 3): it paces
 //! at the measured delivery rate, keeps about one bandwidth-delay product in
 //! flight, and bounds itself when loss shows that this is too much.
+//!
+//! Where it differs from the draft:
+//! - Loss at a rate the path shows without any queue is taken as the path's
+//!   own. It neither lowers the short-term bounds nor ends a probe; the
+//!   threshold of 2 % is widened by the statistical spread of such losses.
+//! - A probe ends with the first queue of half a round trip that brings no more
+//!   rate, and comes every 1 to 1.5 s: queues stay short, and flows that start
+//!   late get their share sooner.
+//! - The upper bound on the volume in flight grows from 1/32 of the window per
+//!   round on, not from one segment.
+//! - While cruising, headroom is not taken from what fits without a queue.
+//! - RTT samples as good as the minimum postpone the next drain of the path.
 
 mod model;
 mod probe;

@@ -13,7 +13,7 @@ impl Bbr {
         self.reset_signals();
         self.up_count = UNLIMITED;
         self.rounds_since_probe = self.random(2);
-        self.probe_wait = 2 * SECS + self.random(1000) * MILLIS;
+        self.probe_wait = SECS + self.random(500) * MILLIS;
         self.cycle_at = ack.now;
         self.ack_phase = AckPhase::ProbeStopping;
         self.start_round(ack.total_delivered);
@@ -95,7 +95,12 @@ impl Bbr {
             self.reset_full_bw(sample.map_or(0, |s| s.rate));
             false
         } else {
-            self.full_bw_now
+            // The draft waits for three rounds without growth; a queue of half
+            // a round trip says the same sooner.
+            let queue = ack
+                .rtt
+                .is_some_and(|rtt| rtt > self.min_rtt + self.min_rtt / 2);
+            self.full_bw_now || (self.full_bw_count > 0 && queue)
         }
     }
 
