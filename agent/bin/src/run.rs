@@ -154,6 +154,7 @@ fn configure(args: &AgentArgs) -> anyhow::Result<AgentConfig> {
     config.block_file_transfer = args.block_file_transfer;
     config.block_reverse_port_forwarding = args.block_reverse_port_forwarding;
     config.block_local_port_forwarding = args.block_local_port_forwarding;
+    config.devcontainers = args.accepted.devcontainers_enable;
     config.prometheus_address = address(&args.prometheus_address);
     config.debug_address = address(&args.debug_address);
     config.ignored_ports = [

@@ -108,6 +108,8 @@ pub struct AgentConfig {
     pub prometheus_address: Option<SocketAddr>,
     /// Where debug pages are served locally.
     pub debug_address: Option<SocketAddr>,
+    /// Dev containers are wanted; this agent only asks for their agents.
+    pub devcontainers: bool,
     /// Waits between attempts to reach the control plane.
     pub retry: Limits,
     /// Ports that are not offered as the workspace's.
@@ -138,6 +140,7 @@ impl AgentConfig {
             block_local_port_forwarding: false,
             prometheus_address: None,
             debug_address: None,
+            devcontainers: true,
             retry: Limits::default(),
             ignored_ports: Vec::new(),
         }

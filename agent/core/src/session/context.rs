@@ -25,7 +25,8 @@ impl Session {
             .borrow()
             .as_ref()
             .is_some_and(|m| m.parent_id.is_some());
-        if !has_parent && !self.agent.sub_agents_listed.swap(true, Ordering::Relaxed) {
+        let wanted = self.agent.config.devcontainers && !has_parent;
+        if wanted && !self.agent.sub_agents_listed.swap(true, Ordering::Relaxed) {
             let request = agent::ListSubAgentsRequest {};
             if let Err(error) = self.rpc.list_sub_agents(&request).await {
                 tracing::debug!(%error, "sub-agents are not known");
