@@ -4,7 +4,10 @@
 //! throughput serve FILE          # waits; writes its node description to FILE
 //! throughput send FILE [SECONDS] # dials it and sends
 //! throughput both [SECONDS]      # two nodes in this process
+//! throughput relay IP:PORT       # a relay
 //! ```
+//! With `RELAY=IP:PORT` in the environment the nodes use that relay too, with
+//! `RELAY_ONLY=1` nothing else.
 //! Nodes find each other without control plane or relay, so packets go
 //! directly. The sender's description is passed back in `FILE.peer`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measuring tool")]
@@ -29,15 +32,17 @@ struct Peer {
 
 async fn peer() -> Peer {
     let id = Uuid::new_v4();
-    let http = Client::new(ClientConfig::new("http://127.0.0.1:9".parse().unwrap())).unwrap();
+    let at = std::env::var("RELAY").unwrap_or_else(|_| "127.0.0.1:9".into());
+    let http = Client::new(ClientConfig::new(format!("http://{at}").parse().unwrap())).unwrap();
+    let at: std::net::SocketAddr = at.parse().unwrap();
     let mut config = NodeConfig::new(
         http,
         adit_keys::addr::node_id(id),
         vec![adit_keys::addr::tailnet_ip(id)],
     );
     let relay = tailnet::derp_map::region::Node {
-        host_name: "127.0.0.1".into(),
-        derp_port: 9,
+        host_name: at.ip().to_string(),
+        derp_port: at.port().into(),
         force_http: true,
         stun_port: -1,
         ..Default::default()
@@ -47,6 +52,7 @@ async fn peer() -> Peer {
         nodes: vec![relay],
         ..Default::default()
     };
+    config.block_endpoints = std::env::var_os("RELAY_ONLY").is_some();
     config.derp_map = Some(tailnet::DerpMap {
         home_params: None,
         regions: [(1, region)].into(),
@@ -95,24 +101,48 @@ async fn put(path: &Path, data: &[u8]) {
     tokio::fs::rename(&part, path).await.unwrap();
 }
 
+async fn relay(at: std::net::SocketAddr) {
+    let relay = adit_derp::Relay::new(adit_derp::RelayConfig::new(
+        adit_keys::NodePrivate::generate(),
+    ));
+    let listener = tokio::net::TcpListener::bind(at).await.unwrap();
+    let mut connections = tokio::task::JoinSet::new();
+    while let Ok((io, _)) = listener.accept().await {
+        let relay = relay.clone();
+        let service =
+            hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+                let answer = adit_derp::relay::handle(&relay, &mut request);
+                async move { Ok::<_, std::convert::Infallible>(answer) }
+            });
+        connections.spawn(async move {
+            let server = hyper::server::conn::http1::Builder::new();
+            let _ = server
+                .serve_connection(hyper_util::rt::TokioIo::new(io), service)
+                .with_upgrades()
+                .await;
+        });
+    }
+}
+
 async fn sink(node: Node) {
     let mut listener = node.listen(PORT).await.unwrap();
     while let Some((mut stream, _)) = listener.accept().await {
         let mut buf = vec![0; 256 * 1024];
         let (mut total, mut window, begun) = (0u64, 0u64, Instant::now());
         let mut mark = begun;
+        let (mut last, mut silence) = (begun, Duration::ZERO);
         while let Ok(n) = stream.read(&mut buf).await {
             if n == 0 {
                 break;
             }
+            silence = silence.max(last.elapsed());
+            last = Instant::now();
             total += n as u64;
             window += n as u64;
             if mark.elapsed() >= Duration::from_secs(1) {
-                println!(
-                    "  {:.2} Gbit/s",
-                    window as f64 * 8e-9 / mark.elapsed().as_secs_f64()
-                );
-                (mark, window) = (Instant::now(), 0);
+                let rate = window as f64 * 8e-9 / mark.elapsed().as_secs_f64();
+                println!("  {rate:.2} Gbit/s, longest silence {silence:?}");
+                (mark, window, silence) = (Instant::now(), 0, Duration::ZERO);
             }
         }
         let rate = total as f64 * 8e-9 / begun.elapsed().as_secs_f64();
@@ -155,6 +185,7 @@ async fn main() {
             me.learn(&read_when_there(&back).await, false).await;
             sink(me.node.clone()).await;
         }
+        Some("relay") => relay(args[1].parse().unwrap()).await,
         Some("send") => {
             let me = peer().await;
             let to = me

@@ -1,9 +1,38 @@
 //! Byte ring that grows on demand up to a bound and gives its memory back.
 
 use std::io::IoSlice;
+use std::sync::{Mutex, PoisonError};
 
 /// Smallest allocation, in bytes.
 const MIN: usize = 4 * 1024;
+/// Allocations from this size on come from the pool.
+const LARGE: usize = 64 * 1024;
+/// Large buffers kept for reuse.
+const KEPT: usize = 4;
+
+/// Full-size buffers of rings that ran empty, for those that fill up: a bulk
+/// transfer would otherwise allocate and clear one for each wake-up.
+static POOL: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+
+fn take_buffer(len: usize) -> Vec<u8> {
+    let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+    match pool.pop() {
+        Some(buffer) if buffer.len() == len => buffer,
+        _ => {
+            drop(pool);
+            vec![0; len]
+        }
+    }
+}
+
+fn give_back(buffer: Vec<u8>, full_size: usize) {
+    if buffer.len() == full_size {
+        let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+        if pool.len() < KEPT {
+            pool.push(buffer);
+        }
+    }
+}
 
 /// First-in first-out bytes, bounded.
 #[derive(Debug)]
@@ -130,6 +159,7 @@ impl Ring {
     /// Forgets everything and frees the memory.
     pub(crate) fn clear(&mut self) {
         self.len = 0;
+        self.shrink_if_empty();
         self.head = 0;
         self.buf = Vec::new();
     }
@@ -150,8 +180,15 @@ impl Ring {
         if need <= self.buf.len() {
             return;
         }
-        let cap = need.next_power_of_two().clamp(MIN, self.max);
-        let mut next = vec![0; cap];
+        let mut cap = need.next_power_of_two().clamp(MIN, self.max);
+        if cap > LARGE {
+            cap = self.max;
+        }
+        let mut next = if cap > LARGE {
+            take_buffer(cap)
+        } else {
+            vec![0; cap]
+        };
         let (a, b) = self.slices();
         next[..a.len()].copy_from_slice(a);
         next[a.len()..a.len() + b.len()].copy_from_slice(b);
@@ -160,9 +197,9 @@ impl Ring {
     }
 
     fn shrink_if_empty(&mut self) {
-        if self.len == 0 && self.buf.len() > 64 * 1024 {
+        if self.len == 0 && self.buf.len() > LARGE {
             // Large buffers are only worth keeping while they are in use.
-            self.buf = Vec::new();
+            give_back(std::mem::take(&mut self.buf), self.max);
             self.head = 0;
         }
     }

@@ -31,6 +31,9 @@ const MAX_QUEUED: usize = 4096;
 /// Number of a peer, and of its tunnel in session indices; below 2^24.
 type PeerIndex = u32;
 
+/// Deadlines that packets bring lie at least this far ahead.
+const SOON: Duration = Duration::from_millis(100);
+
 /// Timers fire no sooner than this after they are set.
 const TICK: Duration = Duration::from_millis(1);
 
@@ -545,6 +548,11 @@ impl Mesh {
         };
         if peer.tunnel.take_established() {
             self.events.push_back(Event::Established { id: peer.id });
+        }
+        // The usual case on the data path: nothing to say, and a timer armed
+        // that comes before any deadline a packet can bring.
+        if peer.is_quiet() && peer.armed.is_some_and(|at| at <= now + SOON) {
+            return;
         }
         let mut made = Vec::new();
         peer.drain_tunnel(now, &mut self.rng, &mut |t| made.push(t));

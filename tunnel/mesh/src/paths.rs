@@ -57,7 +57,7 @@ pub(crate) enum Action {
     Ping { tx: TxId, to: SocketAddr },
     /// Send our endpoints through the peer's relay.
     CallMeMaybe,
-    /// The path changed.
+    /// The path changed, or packets begin to go over the relay as well.
     Changed(Option<SocketAddr>),
 }
 
@@ -126,6 +126,11 @@ pub(crate) struct Paths {
 }
 
 impl Paths {
+    /// No action waits.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.actions.is_empty()
+    }
+
     pub(crate) fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
@@ -229,6 +234,7 @@ impl Paths {
             && now.duration_since(best.heard) > best.patience()
         {
             best.doubt = Some(now);
+            self.actions.push_back(Action::Changed(Some(best.addr)));
             self.ping_best(now, rng);
         }
     }
@@ -462,6 +468,7 @@ impl Paths {
             && best.doubt.is_none()
         {
             best.doubt = Some(now);
+            self.actions.push_back(Action::Changed(Some(best.addr)));
         }
         let silent = best.unanswered.is_some_and(|t| now >= t + patience);
         let open = best.ping_out.is_some() || best.doubt.is_some();

@@ -53,6 +53,11 @@ impl Peer {
         }
     }
 
+    /// Whether neither tunnel nor paths want anything done.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.tunnel.is_quiet() && self.paths.is_quiet()
+    }
+
     /// Spreads what the tunnel made over the current route.
     pub(crate) fn drain_tunnel(
         &mut self,

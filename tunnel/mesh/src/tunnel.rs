@@ -115,6 +115,11 @@ impl<N: Noise> Tunnel<N> {
         self.last_handshake
     }
 
+    /// Nothing waits to be sent.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.ready.is_empty()
+    }
+
     /// A datagram to send, made by a timer or a handshake.
     pub(crate) fn poll_ready(&mut self) -> Option<Vec<u8>> {
         self.ready.pop_front()

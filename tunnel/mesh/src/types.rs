@@ -113,7 +113,8 @@ pub enum Event {
         /// The path that was pinged.
         via: Via,
     },
-    /// The path to a peer changed.
+    /// The path to a peer changed, or packets begin to be sent over the relay
+    /// beside it: what was lost is worth sending again.
     Path {
         /// The peer.
         id: Uuid,

@@ -313,6 +313,17 @@ impl Net {
         self.now = end;
     }
 
+    /// When something happens next.
+    pub(crate) fn next_event(&self) -> Option<Instant> {
+        let packet = self.queue.keys().next().map(|k| k.0);
+        let timer = self
+            .nodes
+            .iter()
+            .filter_map(|n| n.mesh.poll_timeout())
+            .min();
+        packet.into_iter().chain(timer).min()
+    }
+
     pub(crate) fn direct(&self, n: usize, peer: usize) -> Option<SocketAddr> {
         let id = self.nodes[peer].id;
         self.nodes[n]
