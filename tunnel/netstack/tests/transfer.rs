@@ -302,3 +302,36 @@ fn an_outage_nobody_tells_of_is_overcome_by_retransmission() {
     );
     assert!(got > 80.0, "{got}");
 }
+
+#[test]
+fn late_wake_ups_cost_little() {
+    for (rate, rtt_us, queue, least) in [
+        (100, 40_000, 512, 85.0),
+        (100, 40_000, 32, 70.0),
+        (1000, 200, 2000, 800.0),
+        (2500, 100, 5000, 1800.0),
+    ] {
+        for slack in [200, 1000, 2000] {
+            let link = LinkConfig {
+                rate: rate * MBIT,
+                delay: Duration::from_micros(rtt_us / 2),
+                queue,
+                ..LinkConfig::default()
+            };
+            let mut sim = Sim::new(5, link.clone(), link);
+            sim.slack = Duration::from_micros(slack);
+            let (from, to) = (sim.host(using(BBR)), sim.host(using(BBR)));
+            let transfer = sim.transfer(from, to, u64::MAX);
+            run(&mut sim, Duration::from_millis(500));
+            let before = sim.transfers[transfer].read;
+            let time = Duration::from_secs(2);
+            run(&mut sim, Duration::from_millis(500) + time);
+            let got = mbit(sim.transfers[transfer].read - before, time);
+            println!(
+                "{rate} Mbit/s, {rtt_us} us, up to {slack} us late: {got:.0} Mbit/s {:?}",
+                sim.drops()
+            );
+            assert!(got > least, "{got}");
+        }
+    }
+}

@@ -167,6 +167,8 @@ pub(crate) struct Sim {
     /// Events nobody else took.
     pub(crate) events: Vec<(usize, Event)>,
     pub(crate) steps: u64,
+    /// Hosts wake up to this much late, as they do on a busy machine.
+    pub(crate) slack: Duration,
 }
 
 pub(crate) fn address(host: usize) -> Ipv6Addr {
@@ -189,6 +191,7 @@ impl Sim {
             record: None,
             events: Vec::new(),
             steps: 0,
+            slack: Duration::ZERO,
         }
     }
 
@@ -429,7 +432,8 @@ impl Sim {
     fn step(&mut self, at: Duration) {
         self.steps += 1;
         assert!(self.steps < 50_000_000, "simulation does not come to rest");
-        self.now = self.now.max(at);
+        let late = self.rng.below(1 + self.slack.as_nanos() as u64);
+        self.now = self.now.max(at) + Duration::from_nanos(late);
         let now = self.instant();
         let mut touched = vec![false; self.hosts.len()];
         while self
