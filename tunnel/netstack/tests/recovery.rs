@@ -203,9 +203,9 @@ fn a_silent_peer_ends_the_connection() {
             break;
         }
         sent += 1;
-        assert!(sent < 20);
+        assert!(sent < 50);
     }
-    assert!(s.now > 90 * SEC && s.now < 160 * SEC, "{:?}", s.now);
+    assert!(s.now > 300 * SEC && s.now < 330 * SEC, "{:?}", s.now);
     let id = s.id();
     assert!(s.events().contains(&Event::Closed {
         id,
