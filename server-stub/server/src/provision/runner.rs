@@ -341,7 +341,6 @@ impl Runner {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
 fn text(error: StoreError) -> Failure {
-    error.to_string()
+    format!("{:#}", anyhow::Error::from(error))
 }
