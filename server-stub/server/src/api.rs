@@ -41,5 +41,8 @@ pub(crate) fn routes() -> Router<App> {
         .merge(watch::routes())
         .merge(workspace_settings::routes())
         .merge(workspaces::routes());
-    Router::new().nest("/api/v2", v2).merge(pages::routes())
+    Router::new()
+        .nest("/api/v2", v2)
+        .merge(deployment::root())
+        .merge(pages::routes())
 }

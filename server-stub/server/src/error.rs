@@ -42,10 +42,8 @@ impl ApiError {
     }
 
     pub(crate) fn forbidden() -> Self {
-        Self::new(StatusCode::FORBIDDEN, "Forbidden.").detail(
-            "You don't have permission to view this content. If you believe this is a mistake, \
-             please contact your administrator or try signing in with different credentials.",
-        )
+        Self::new(StatusCode::FORBIDDEN, "Forbidden.")
+            .detail("this needs a role your account does not have")
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {

@@ -66,9 +66,12 @@ impl<T: DeserializeOwned> FromRequest<App> for OptionalBody<T> {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
-    serde_json::from_slice(bytes).map_err(|error| {
-        ApiError::bad_request("Request body must be valid JSON.").detail(error.to_string())
-    })
+    let refuse =
+        |detail: String| ApiError::bad_request("Request body must be valid JSON.").detail(detail);
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(refuse("expected an object, found an array".to_owned()));
+    }
+    serde_json::from_slice(bytes).map_err(|error| refuse(error.to_string()))
 }
 
 /// A UUID in a path: any case; anything else is a 400.

@@ -82,7 +82,7 @@ async fn checked(app: &App, request: &mut Request, next: Next) -> Response {
     if path.starts_with("/api") && !csrf::is_allowed(request) {
         return csrf::refusal();
     }
-    if !path.starts_with("/api/v2") {
+    if !path.starts_with("/api/v2") && !path.starts_with("/@") {
         return next.run(std::mem::take(request)).await;
     }
     let query = Query::parse(request.uri().query());

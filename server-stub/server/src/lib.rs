@@ -24,6 +24,7 @@ mod derp;
 mod dev;
 pub(crate) mod error;
 pub(crate) mod extract;
+pub(crate) mod git_key;
 mod http;
 pub(crate) mod pattern;
 mod prebuilds;
@@ -42,4 +43,4 @@ pub use dev::{DevArgs, run as run_dev};
 pub use serve::Server;
 
 /// Version of this program, with a leading `v`.
-pub const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));
+pub const VERSION: &str = adit_rest::WIRE_VERSION;

@@ -4,7 +4,7 @@ use adit_rest::{BuildParameter, BuildReason, JobType, Time, Transition};
 use uuid::Uuid;
 
 use crate::engine::{Cols as _, Row, Store, Tx, json, micros};
-use crate::jobs::{insert_job, job};
+use crate::jobs::{default_tags, insert_job, job};
 use crate::model::{Build, Job, JobInput, PrebuildStage, Workspace};
 use crate::workspaces::workspace_in;
 use crate::{Error, Result};
@@ -147,6 +147,7 @@ pub(crate) async fn insert_build(
             .map(|row| row.uuid("file_id"))
             .transpose()?
             .unwrap_or_default(),
+        tags: default_tags(),
         created_at: now,
         ..Job::default()
     };

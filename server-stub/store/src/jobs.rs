@@ -1,12 +1,14 @@
 //! Provisioner jobs: the queue, their logs and their results.
 
+use std::collections::BTreeMap;
+
 use adit_rest::{JobType, LogLevel, LogSource, Time, Transition};
 use uuid::Uuid;
 
 use crate::builds::build;
 use crate::engine::{Cols as _, Row, Store, Tx, json, micros};
 use crate::model::{Build, Job, JobLog};
-use crate::resources::insert_resources;
+use crate::resources::{insert_preview, insert_resources};
 use crate::spec::ResourceSpec;
 use crate::{Error, Result};
 
@@ -66,9 +68,17 @@ fn log(row: &Row) -> Result<JobLog> {
     })
 }
 
+/// Tags of jobs any provisioner of the organization may take.
+pub(crate) fn default_tags() -> BTreeMap<String, String> {
+    let pairs = [("owner", ""), ("scope", "organization")];
+    pairs
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
+}
+
 pub(crate) async fn insert_job(tx: &mut Tx, new: &Job) -> Result<()> {
     let tags = if new.tags.is_empty() {
-        r#"{"owner":"","scope":"organization"}"#.to_owned()
+        json(&default_tags())
     } else {
         json(&new.tags)
     };
@@ -337,7 +347,7 @@ impl Store {
         let now = Time::now();
         let mut tx = self.begin().await?;
         open_job(&mut tx, id).await?;
-        insert_resources(&mut tx, id, Transition::Start, resources, now).await?;
+        insert_preview(&mut tx, id, Transition::Start, resources, now).await?;
         end(&mut tx, id, "", "", now).await?;
         tx.commit().await?;
         Ok(())

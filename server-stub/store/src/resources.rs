@@ -80,11 +80,29 @@ pub(crate) async fn insert_resources(
         .bind(now.as_micros())
         .execute(&mut **tx)
         .await?;
-        for agent in &spec.agents {
-            insert_agent(tx, id, None, agent, now).await?;
+        for (position, agent) in (0..).zip(&spec.agents) {
+            // Agents are listed by age.
+            insert_agent(tx, id, None, agent, now.plus_micros(position)).await?;
         }
     }
     Ok(())
+}
+
+/// Stores what a build would make. Its agents exist in nobody's workspace, so
+/// ids and tokens meant for real ones are left out.
+pub(crate) async fn insert_preview(
+    tx: &mut Tx,
+    job: Uuid,
+    transition: Transition,
+    specs: &[ResourceSpec],
+    now: Time,
+) -> Result<()> {
+    let mut specs = specs.to_vec();
+    for agent in specs.iter_mut().flat_map(|spec| &mut spec.agents) {
+        agent.id = None;
+        agent.auth_token = None;
+    }
+    insert_resources(tx, job, transition, &specs, now).await
 }
 
 pub(crate) async fn insert_agent(

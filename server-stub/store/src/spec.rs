@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 
 use adit_rest::{
-    DisplayApp, Healthcheck, OpenIn, ResourceMetadata, SharingLevel, TemplateVersionParameter,
+    DisplayApp, Healthcheck, LogLevel, OpenIn, ResourceMetadata, SharingLevel,
+    TemplateVersionParameter,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -20,8 +21,19 @@ pub struct VersionSpec {
     pub stop_resources: Vec<ResourceSpec>,
     /// Parameters in display order.
     pub parameters: Vec<TemplateVersionParameter>,
+    /// What planning a build says.
+    pub plan_output: Vec<OutputLine>,
     /// Settings only the driver named by the template understands.
     pub driver: serde_json::Value,
+}
+
+/// A line a provisioner says.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct OutputLine {
+    pub level: LogLevel,
+    pub output: String,
 }
 
 /// A resource.

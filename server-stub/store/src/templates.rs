@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::engine::{Cols as _, Row, Store, Tx, json};
 use crate::jobs::insert_job;
 use crate::model::{Job, JobInput, Preset, Template, TemplateOptions, TemplateVersion};
-use crate::resources::insert_resources;
+use crate::resources::insert_preview;
 use crate::spec::VersionSpec;
 use crate::{Error, Result};
 
@@ -141,8 +141,8 @@ async fn insert_version(
     .execute(&mut **tx)
     .await
     .map_err(|error| Error::unique(error, "template version"))?;
-    insert_resources(tx, job.id, Transition::Start, &new.spec.resources, now).await?;
-    insert_resources(tx, job.id, Transition::Stop, &new.spec.stop_resources, now).await?;
+    insert_preview(tx, job.id, Transition::Start, &new.spec.resources, now).await?;
+    insert_preview(tx, job.id, Transition::Stop, &new.spec.stop_resources, now).await?;
     for preset in &new.presets {
         sqlx::query(
             "INSERT INTO template_version_presets (id, template_version_id, name, description,

@@ -27,7 +27,6 @@ const PROVISIONER_API: &str = "1.18";
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
-        .route("/", get(greeting))
         .route("/buildinfo", get(buildinfo))
         .route("/appearance", get(appearance))
         .route("/deployment/ssh", get(ssh))
@@ -47,6 +46,13 @@ pub(super) fn routes() -> Router<App> {
         .route("/notifications/templates/system", get(empty_list))
         .route("/notifications/dispatch-methods", get(dispatch_methods))
         .route("/tasks", get(tasks))
+}
+
+/// The API's own path, with and without a slash at its end.
+pub(super) fn root() -> Router<App> {
+    Router::new()
+        .route("/api/v2", get(greeting))
+        .route("/api/v2/", get(greeting))
 }
 
 async fn greeting() -> Json<Message> {

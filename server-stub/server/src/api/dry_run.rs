@@ -3,9 +3,7 @@
 //! A dry run makes nothing: what a version describes is known, so the job
 //! succeeds as soon as its log is written.
 
-use adit_rest::{
-    BuildParameter, DryRunRequest, JobType, LogLevel, LogSource, ProvisionerJob, Time,
-};
+use adit_rest::{DryRunRequest, JobType, LogLevel, LogSource, ProvisionerJob, Time};
 use adit_store::NewJobLog;
 use adit_store::model::{Job, JobInput, TemplateVersion};
 use axum::Router;
@@ -61,7 +59,7 @@ async fn create(
             input: JobInput {
                 template_version_id: Some(version.id),
                 workspace_name: request.workspace_name,
-                rich_parameter_values: values.clone(),
+                rich_parameter_values: values,
                 ..JobInput::default()
             },
             file_id: import.file_id,
@@ -72,7 +70,7 @@ async fn create(
         })
         .await?;
     let mut reply = convert::job(&app, &job).await?;
-    run(&app, &version, job.id, &values).await?;
+    run(&app, &version, job.id).await?;
     // As it was when it was queued.
     reply.started_at = None;
     reply.worker_id = None;
@@ -80,35 +78,26 @@ async fn create(
     Ok((StatusCode::CREATED, Json(reply)).into_response())
 }
 
-async fn run(
-    app: &App,
-    version: &TemplateVersion,
-    job: Uuid,
-    values: &[BuildParameter],
-) -> ApiResult<()> {
-    let line = |source, stage: &str, output: String| NewJobLog {
+async fn run(app: &App, version: &TemplateVersion, job: Uuid) -> ApiResult<()> {
+    let line = |source, level, stage: &str, output: &str| NewJobLog {
         created_at: Time::now(),
         source,
-        level: LogLevel::Info,
+        level,
         stage: stage.to_owned(),
-        output,
+        output: output.to_owned(),
     };
-    let daemon = LogSource::ProvisionerDaemon;
-    let plan = "Planning Infrastructure";
-    let lines = [
-        line(daemon, "Setting up", String::new()),
-        line(
+    let daemon = |stage| line(LogSource::ProvisionerDaemon, LogLevel::Info, stage, "");
+    let mut lines = vec![daemon("Setting up")];
+    for said in &version.spec.plan_output {
+        let stage = "Detecting persistent resources";
+        lines.push(line(
             LogSource::Provisioner,
-            plan,
-            format!("planning {}", version.name),
-        ),
-        line(
-            LogSource::Provisioner,
-            plan,
-            format!("{} parameter values", values.len()),
-        ),
-        line(daemon, "Cleaning Up", String::new()),
-    ];
+            said.level,
+            stage,
+            &said.output,
+        ));
+    }
+    lines.push(daemon("Cleaning Up"));
     app.store.append_job_logs(job, &lines).await?;
     app.store.complete_job(job, &version.spec.resources).await?;
     app.pubsub.jobs.publish(&job, JobEvent::Done);

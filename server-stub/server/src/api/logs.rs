@@ -95,10 +95,9 @@ pub(super) async fn job(
     let rows = app.store.job_logs(job, after, before, i64::MAX).await?;
     if as_text {
         return Ok(text(rows.into_iter().map(|row| {
-            let source = if row.stage.is_empty() { "" } else { "|" };
             format!(
-                "{} [{}] [{}{source}{}] {}",
-                row.created_at, row.level, row.source, row.stage, row.output
+                "{} [{}] [provisioner|{}] {}",
+                row.created_at, row.level, row.stage, row.output
             )
         })));
     }

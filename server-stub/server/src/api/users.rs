@@ -11,14 +11,13 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, put};
 use http::StatusCode;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::session::{check_password, failed};
 use crate::app::App;
 use crate::auth::{Actor, password};
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{Body, Json, Query, uuid};
-use crate::{access, convert, search};
+use crate::{access, convert, git_key, search};
 
 /// Roles a user can be given.
 const ROLES: [&str; 4] = ["owner", "auditor", "template-admin", "user-admin"];
@@ -417,25 +416,6 @@ async fn organizations(
     Ok(Json(all).into_response())
 }
 
-/// A user's git key, made on first use.
-pub(super) async fn key_of(app: &App, user: Uuid) -> ApiResult<adit_store::model::GitSshKey> {
-    if let Some(key) = app.store.git_ssh_key(user).await? {
-        return Ok(key);
-    }
-    make_key(app, user).await
-}
-
-async fn make_key(app: &App, user: Uuid) -> ApiResult<adit_store::model::GitSshKey> {
-    let pair = crate::auth::ssh_key::generate();
-    app.store
-        .set_git_ssh_key(user, &pair.public, &pair.private)
-        .await?;
-    app.store
-        .git_ssh_key(user)
-        .await?
-        .ok_or_else(ApiError::not_found)
-}
-
 fn git_reply(key: &adit_store::model::GitSshKey) -> Json<adit_rest::GitSshKey> {
     Json(adit_rest::GitSshKey {
         user_id: key.user_id,
@@ -451,7 +431,7 @@ async fn git_key(
     Path(name): Path<String>,
 ) -> ApiResult<Json<adit_rest::GitSshKey>> {
     let user = access::user(&app, &actor, &name).await?;
-    Ok(git_reply(&key_of(&app, user.id).await?))
+    Ok(git_reply(&git_key::of_user(&app, user.id).await?))
 }
 
 async fn new_git_key(
@@ -461,7 +441,7 @@ async fn new_git_key(
 ) -> ApiResult<Json<adit_rest::GitSshKey>> {
     let user = access::user(&app, &actor, &name).await?;
     tracing::info!(user = %user.username, at = %Time::now(), "new git key");
-    Ok(git_reply(&make_key(&app, user.id).await?))
+    Ok(git_reply(&git_key::renew(&app, user.id).await?))
 }
 
 #[cfg(test)]

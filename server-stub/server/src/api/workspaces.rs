@@ -330,7 +330,9 @@ async fn owner_of_new(app: &App, actor: &Actor, user: &str) -> ApiResult<User> {
                 Ok(id) => app.store.user(id).await.is_ok(),
                 Err(_) => app.store.user_by_name(user).await.is_ok(),
             };
-            Err(if exists { ApiError::forbidden() } else { error })
+            let refused = ApiError::new(StatusCode::FORBIDDEN, "Unauthorized to create workspace.");
+            let refused = refused.detail("only owners create workspaces for others");
+            Err(if exists { refused } else { error })
         }
         Err(error) => Err(error),
     }

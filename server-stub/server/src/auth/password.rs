@@ -63,11 +63,8 @@ pub(crate) fn weakness(password: &str) -> Option<String> {
             "password must be no more than {MAX_LENGTH} characters"
         ));
     }
-    (entropy(password) < MIN_ENTROPY).then(|| {
-        "insecure password, try including more special characters, using uppercase letters, \
-         using numbers or using a longer password"
-            .to_owned()
-    })
+    (entropy(password) < MIN_ENTROPY)
+        .then(|| "too easy to guess: make it longer or mix letters, digits and signs".to_owned())
 }
 
 /// Bits of guessing work: length times the size of the alphabets in use, with

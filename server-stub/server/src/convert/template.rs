@@ -175,9 +175,10 @@ pub(crate) fn preview(
             .iter()
             .map(|option| rest::PreviewOption {
                 name: option.name.clone(),
-                description: option.description.clone(),
+                // Forms get these from the list of parameters.
+                description: String::new(),
                 value: known(&option.value),
-                icon: option.icon.clone(),
+                icon: String::new(),
             })
             .collect(),
         validations: validations.into_iter().collect(),

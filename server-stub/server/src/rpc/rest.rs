@@ -14,6 +14,7 @@ use crate::{
     auth::AgentActor,
     error::{ApiError, ApiResult},
     extract::{Body, Json, Query},
+    git_key,
 };
 
 /// The longest name of a log source, in bytes.
@@ -30,11 +31,7 @@ pub(super) async fn git_ssh_key(
     State(app): State<App>,
     AgentActor(context): AgentActor,
 ) -> ApiResult<Json<GitSshKeys>> {
-    let key = app
-        .store
-        .git_ssh_key(context.owner.id)
-        .await?
-        .ok_or_else(ApiError::not_found)?;
+    let key = git_key::of_user(&app, context.owner.id).await?;
     Ok(Json(GitSshKeys {
         public_key: key.public_key,
         private_key: key.private_key,
@@ -51,11 +48,14 @@ pub(super) async fn external_auth(AgentActor(_): AgentActor, query: Query) -> Ap
         (Some(_), Some(_)) => Err(ApiError::bad_request(
             "'url' and 'id' cannot be provided together!",
         )),
-        (Some(url), None) => Err(ApiError::new(
+        (url, _) => Err(ApiError::new(
             StatusCode::NOT_FOUND,
-            format!("No matching external auth provider found in Coder for the url {url:?}."),
-        )),
-        (None, Some(_)) => Err(ApiError::not_found()),
+            format!(
+                "No matching external auth provider found in Coder for the url {:?}.",
+                url.unwrap_or_default()
+            ),
+        )
+        .detail("no external auth provider is configured")),
     }
 }
 
