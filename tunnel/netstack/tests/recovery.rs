@@ -118,6 +118,23 @@ fn gaps_are_reported_most_recent_first() {
 }
 
 #[test]
+fn every_range_of_a_batch_is_reported() {
+    let mut s = Script::established();
+    for i in 0..10 {
+        s.inject(&s.data(201 + 200 * i, 1, 100));
+    }
+    let acks = s.drain();
+    assert_eq!(acks.len(), 4);
+    let mut told: Vec<(u32, u32)> = acks.iter().flat_map(|ack| s.sacks(ack)).collect();
+    assert_eq!(told[0], (2001, 2101), "the latest first");
+    told.sort_unstable();
+    told.dedup();
+    let all: Vec<(u32, u32)> = (0..10).map(|i| (201 + 200 * i, 301 + 200 * i)).collect();
+    assert_eq!(told, all);
+    s.quiet(SEC);
+}
+
+#[test]
 fn duplicates_are_reported() {
     let mut s = Script::established();
     s.inject(&s.data(1, 1, 100));

@@ -200,7 +200,8 @@ impl Tcb {
             return;
         }
         if self.sack_on && !seg.payload.is_empty() && end <= self.recv_next() as i64 && start >= 1 {
-            self.dsack = Some((start as u64, start as u64 + seg.payload.len() as u64));
+            let left = start as u64;
+            self.report.duplicate(left, left + seg.payload.len() as u64);
         }
         self.ack_now = true;
     }
@@ -330,14 +331,14 @@ impl Tcb {
         match self.recv.insert(start, payload, ctx.pool) {
             Inserted::Duplicate => {
                 if self.sack_on {
-                    self.dsack = Some((start, start + payload.len() as u64));
+                    self.report.duplicate(start, start + payload.len() as u64);
                 }
                 self.ack_now = true;
             }
             Inserted::Dropped => self.ack_now = true,
             Inserted::OutOfOrder(left, right) => {
                 self.stats.out_of_order += 1;
-                self.remember_sack(left, right);
+                self.report.changed(left, right);
                 self.ack_now = true;
             }
             Inserted::InOrder => {
@@ -360,20 +361,6 @@ impl Tcb {
                 self.idle_at = Some(now + super::timer::IDLE_SHRINK);
             }
         }
-    }
-
-    /// The most recently changed block goes first (RFC 2018 §4).
-    fn remember_sack(&mut self, left: u64, right: u64) {
-        let mut blocks = [(left, right), (0, 0), (0, 0)];
-        let mut count = 1;
-        for block in self.recent_sacks {
-            let apart = block.1 < left || block.0 > right;
-            if block.1 > block.0 && apart && count < blocks.len() {
-                blocks[count] = block;
-                count += 1;
-            }
-        }
-        self.recent_sacks = blocks;
     }
 
     fn on_fin(&mut self, ctx: &mut Ctx<'_>) {

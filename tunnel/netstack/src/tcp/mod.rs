@@ -5,6 +5,7 @@ mod cc;
 mod input;
 mod output;
 mod rate;
+mod report;
 mod rtt;
 mod scoreboard;
 mod socket;
@@ -19,6 +20,7 @@ use crate::wire::tcp::Segment;
 use crate::{CloseReason, Keepalive, TcpConfig, TcpState, TcpStats};
 use cc::Controller;
 use rate::Rate;
+use report::Report;
 use rtt::Rtt;
 use scoreboard::Scoreboard;
 
@@ -134,8 +136,7 @@ pub(crate) struct Tcb {
     scale: u8,
     /// Right edge of the window as announced.
     edge: u64,
-    recent_sacks: [(u64, u64); 3],
-    dsack: Option<(u64, u64)>,
+    report: Report,
     segment_seen: usize,
     drs_at: Nanos,
     drs_read: u64,
@@ -228,8 +229,7 @@ impl Tcb {
             fin_received: false,
             scale: scale_for(ctx.cfg.max_buffer),
             edge,
-            recent_sacks: [(0, 0); 3],
-            dsack: None,
+            report: Report::default(),
             segment_seen: 536,
             drs_at: ctx.now,
             drs_read: 1,

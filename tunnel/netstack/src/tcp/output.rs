@@ -3,7 +3,7 @@
 use super::scoreboard::Seg;
 use super::{Ctx, HEADERS, MILLIS, Nanos, Tcb, cc};
 use crate::TcpState;
-use crate::wire::tcp::{self, ACK, FIN, MAX_SACKS, Options, PSH, RST, SYN, Segment};
+use crate::wire::tcp::{self, ACK, FIN, Options, PSH, RST, SYN, Segment};
 
 /// Time whose worth of data leaves in one burst.
 const PACING_QUANTUM: Nanos = MILLIS;
@@ -38,7 +38,7 @@ impl Tcb {
             }
             _ => {}
         }
-        let gaps = !self.recv.out_of_order().is_empty() || self.dsack.is_some();
+        let gaps = !self.recv.out_of_order().is_empty() || self.report.has_duplicate();
         if self.ack_now && gaps {
             // Full segments have no room for SACK blocks.
             return Output::Packet(self.write_ack(ctx.now, self.next, buf));
@@ -246,6 +246,8 @@ impl Tcb {
         self.add_sacks(&mut options);
         let segment = self.segment(offset, ACK, options);
         self.ack_was_sent();
+        // More changes than blocks: another acknowledgement follows.
+        self.ack_now = self.sack_on && self.report.is_pending();
         tcp::write_packet(buf, self.local.ip(), self.remote.ip(), &segment, 0, |_| {})
     }
 
@@ -260,35 +262,10 @@ impl Tcb {
         if !self.sack_on {
             return;
         }
-        let mut put = |left: u64, right: u64| {
-            if options.sack_count < MAX_SACKS {
-                options.sacks[options.sack_count] = (
-                    self.irs.wrapping_add(left as u32),
-                    self.irs.wrapping_add(right as u32),
-                );
-                options.sack_count += 1;
-            }
-        };
-        if let Some((left, right)) = self.dsack.take() {
-            put(left, right);
-        }
-        let gaps = self.recv.out_of_order();
-        if gaps.is_empty() {
-            self.recent_sacks = [(0, 0); 3];
-            return;
-        }
-        let mut told = [(0, 0); 3];
-        let mut count = 0;
-        for block in self.recent_sacks {
-            // Blocks grow and merge: report what they are part of now.
-            if block.1 > block.0
-                && let Some(block) = gaps.containing(block.0.max(self.recv.next()))
-                && !told[..count].contains(&block)
-            {
-                told[count] = block;
-                count += 1;
-                put(block.0, block.1);
-            }
+        let blocks = self.report.take(self.recv.out_of_order());
+        for &(left, right) in blocks.as_slice() {
+            options.sacks[options.sack_count] = (self.peer_seq(left), self.peer_seq(right));
+            options.sack_count += 1;
         }
     }
 
