@@ -150,9 +150,16 @@ impl Server {
         let deadline = absolute_deadline(&self.shared.config);
         let served = tokio::time::timeout_at(deadline, async {
             let login = russh::server::run_stream(russh, io, handler);
-            match tokio::time::timeout(LOGIN_DEADLINE, login).await {
-                Ok(session) => session?.await,
-                Err(_) => Err(russh::Error::ConnectionTimeout),
+            let login_deadline = Instant::now() + LOGIN_DEADLINE;
+            let session = match tokio::time::timeout_at(login_deadline, login).await {
+                Ok(session) => session?,
+                Err(_) => return Err(russh::Error::ConnectionTimeout),
+            };
+            tokio::select! {
+                ended = session => ended,
+                () = never_logged_in(&conn, login_deadline) => {
+                    Err(russh::Error::ConnectionTimeout)
+                }
             }
         });
         match served.await {
@@ -194,6 +201,14 @@ impl Server {
         let _ = tokio::time::timeout_at(end, quiet).await;
         let left = end.saturating_duration_since(Instant::now());
         self.shared.lingering.finish(left).await;
+    }
+}
+
+/// Resolves at the deadline unless the peer is authenticated by then.
+async fn never_logged_in(conn: &Connection, deadline: Instant) {
+    tokio::time::sleep_until(deadline).await;
+    if conn.handle().is_some() {
+        std::future::pending().await
     }
 }
 

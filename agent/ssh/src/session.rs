@@ -108,7 +108,7 @@ impl Setup {
         };
         let display = match &self.x11 {
             None => None,
-            Some(request) => match x11::open_display(conn, request).await {
+            Some(request) => match x11::open_display(conn, request, &context.user.home).await {
                 Ok(display) => Some(display),
                 Err(error) => {
                     tracing::warn!(%error, "X11 forwarding");

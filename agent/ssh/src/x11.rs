@@ -8,7 +8,7 @@ mod xauthority;
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener as StdListener};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,8 +39,6 @@ pub(crate) enum X11Error {
     Exhausted,
     #[error("the cookie is not hexadecimal")]
     Cookie,
-    #[error("$HOME is not set")]
-    NoHome,
     #[error("write ~/.Xauthority: {0}")]
     Authority(#[source] io::Error),
     #[error("listen: {0}")]
@@ -131,13 +129,14 @@ impl Display {
     }
 }
 
-/// Opens a display for a session and notes its cookie in `~/.Xauthority`.
+/// Opens a display for a session and notes its cookie in `.Xauthority` below
+/// `home`.
 pub(crate) async fn open_display(
     conn: &Arc<Connection>,
     request: &X11Request,
+    home: &Path,
 ) -> Result<Display, X11Error> {
     let cookie = xauthority::decode_hex(&request.cookie).ok_or(X11Error::Cookie)?;
-    let home = std::env::var_os("HOME").ok_or(X11Error::NoHome)?;
     let evict = CancellationToken::new();
     let (display, listener) = bind(conn, &evict).await?;
     let hold = Hold {
@@ -145,7 +144,7 @@ pub(crate) async fn open_display(
         display,
     };
     let entry = xauthority::Entry::local(display, request.protocol.as_bytes(), &cookie);
-    let path = PathBuf::from(home).join(".Xauthority");
+    let path = home.join(".Xauthority");
     xauthority::add(&path, entry)
         .await
         .map_err(X11Error::Authority)?;

@@ -279,7 +279,6 @@ async fn x11_is_forwarded() {
     if !have(&["ssh", "xauth"]) {
         return;
     }
-    // The server notes cookies in the home of its own process.
     let server = Fixture::start().await;
     let display = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let number = i32::from(display.local_addr().unwrap().port()) - 6000;
@@ -299,5 +298,54 @@ async fn x11_is_forwarded() {
     let output = run(ssh.arg(client)).await;
     let seen = text(&output);
     assert!(seen.contains("display=localhost:1"), "{output:?}");
+    let authority = std::fs::read(server.home.path().join(".Xauthority")).unwrap();
+    assert!(authority.windows(18).any(|w| w == b"MIT-MAGIC-COOKIE-1"));
     server.quiet().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jetbrains_backends_are_recognised() {
+    use adit_agent_exec::ConnectionKind;
+    if !have(&["ssh"]) {
+        return;
+    }
+    let server = Fixture::start().await;
+    // This program again, under a command line like that of a back end.
+    let mut backend = Command::new(std::env::current_exe().unwrap());
+    backend.args([
+        "--ignored",
+        "--nocapture",
+        "forward::backend",
+        "remote-dev-server",
+    ]);
+    server.prepare(&mut backend);
+    let mut backend = backend.spawn().unwrap();
+    let seen = read_until(backend.stdout.as_mut().unwrap(), "listening=\n").await;
+    let target = seen.split('=').nth(1).unwrap();
+    let local = free_port();
+    let _client = forwarding(&server, &["-L", &format!("{local}:127.0.0.1:{target}")]).await;
+    let mut counts = server.server.watch_counts();
+    let stream = TcpStream::connect(("127.0.0.1", local)).await.unwrap();
+    within(counts.wait_for(|c| c.jetbrains == 1)).await.unwrap();
+    drop(stream);
+    within(counts.wait_for(|c| c.jetbrains == 0)).await.unwrap();
+    drop(_client);
+    let reports = server.reports.ended(2).await;
+    let report = reports
+        .iter()
+        .find(|r| r.kind == ConnectionKind::JetBrains)
+        .unwrap();
+    assert_eq!(report.ip, "127.0.0.1");
+    assert_eq!(report.end, Some((0, "normal close".into())));
+}
+
+#[test]
+#[ignore = "a program for another test"]
+fn backend() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    println!("={}=listening=", listener.local_addr().unwrap().port());
+    while let Ok((mut stream, _)) = listener.accept() {
+        // Until the other side ends.
+        let _ = io::copy(&mut stream, &mut io::sink());
+    }
 }
