@@ -19,10 +19,9 @@ pub struct PingId(pub(crate) u64);
 
 /// Something the application should know.
 ///
-/// [`Readable`](Self::Readable) and [`Writable`](Self::Writable) are edges: they
-/// come once after a call returned [`TcpError::WouldBlock`] (and once after
-/// [`Connected`](Self::Connected) for reading) and not again until it is
-/// returned again.
+/// [`Readable`](Self::Readable) and [`Writable`](Self::Writable) are edges: each
+/// comes once after a call took everything there was, or returned
+/// [`TcpError::WouldBlock`] (and the first `Readable` without any call).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A peer asks for a connection. Nothing has been answered yet: the

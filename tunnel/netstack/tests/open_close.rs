@@ -254,6 +254,9 @@ fn the_backlog_is_bounded() {
     s.next_packet(31 * SEC);
     s.drain();
     assert_eq!(s.events().len(), 6, "an end and an error for each");
+    s.peer_port = 5000;
+    s.inject(&s.syn());
+    assert_eq!(s.events().len(), 1, "their places are free");
 }
 
 #[test]

@@ -52,14 +52,7 @@ impl Stack {
         };
         if let Some(index) = self.table.socket(&flow) {
             let verdict = match &mut self.table.slot(index).tcb {
-                Some(tcb) => {
-                    let verdict = tcb.on_segment(&mut ctx!(self, now), segment);
-                    if tcb.counts_as_half_open && !tcb.is_half_open() {
-                        tcb.counts_as_half_open = false;
-                        self.half_open -= 1;
-                    }
-                    verdict
-                }
+                Some(tcb) => tcb.on_segment(&mut ctx!(self, now), segment),
                 None => Verdict::Done,
             };
             if verdict == Verdict::Reset {

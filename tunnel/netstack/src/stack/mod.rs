@@ -232,6 +232,10 @@ impl Stack {
     fn settle(&mut self, now: Nanos, index: u32) {
         let slot = self.table.slot(index);
         let Some(tcb) = &mut slot.tcb else { return };
+        if tcb.counts_as_half_open && !tcb.is_half_open() {
+            tcb.counts_as_half_open = false;
+            self.half_open -= 1;
+        }
         if tcb.events != 0 && !slot.notified {
             slot.notified = true;
             self.notified.push_back(index);

@@ -44,6 +44,7 @@ impl Tcb {
         }
         let len = self.recv.read(buf, ctx.pool);
         if len > 0 {
+            self.read_armed |= self.recv.readable() == 0;
             self.after_read(ctx);
             return Ok(len);
         }
@@ -146,6 +147,7 @@ impl Tcb {
             self.write_armed = true;
             return Err(TcpError::WouldBlock);
         }
+        self.write_armed |= room < len;
         Ok(room.min(len))
     }
 
