@@ -335,3 +335,46 @@ fn late_wake_ups_cost_little() {
         }
     }
 }
+
+#[test]
+fn an_idle_connection_sleeps_for_hours_and_holds_no_buffers() {
+    let mut sim = sim(40, 0.001, 512, 4);
+    let (from, to) = (sim.host(using(BBR)), sim.host(using(BBR)));
+    let transfer = sim.transfer(from, to, u64::MAX);
+    sim.transfers[transfer].limit = 20_000_000;
+    sim.run_until(Duration::from_secs(60));
+    assert_eq!(sim.transfers[transfer].read, 20_000_000);
+    let steps = sim.steps;
+    sim.run_until(sim.now + Duration::from_secs(3600));
+    for host in [from, to] {
+        assert_eq!(sim.hosts[host].socket_count(), 1);
+        assert_eq!(sim.hosts[host].memory_used(), 0);
+    }
+    assert!(
+        sim.steps - steps <= 4,
+        "{} wake-ups in an hour",
+        sim.steps - steps
+    );
+}
+
+#[test]
+fn a_thousand_connections_leave_nothing_behind() {
+    let mut sim = sim(10, 0.001, 512, 4);
+    let (from, to) = (sim.host(using(BBR)), sim.host(using(BBR)));
+    for round in 0..10 {
+        for _ in 0..100 {
+            sim.transfer(from, to, 20_000);
+        }
+        let done = sim.run_while(sim.now + Duration::from_secs(30), |s| {
+            s.transfers.iter().any(|t| !t.fin_seen)
+        });
+        assert!(done, "round {round}");
+        assert!(sim.transfers.iter().all(|t| t.read == 20_000));
+    }
+    sim.run_until(sim.now + Duration::from_secs(100));
+    for host in [from, to] {
+        assert_eq!(sim.hosts[host].socket_count(), 0);
+        assert_eq!(sim.hosts[host].memory_used(), 0);
+        assert_eq!(sim.hosts[host].poll_timeout(), None);
+    }
+}

@@ -49,6 +49,7 @@ impl Tcb {
             return Ok(len);
         }
         if self.fin_received {
+            self.read_armed = false;
             return Ok(0);
         }
         match (self.state, self.reason) {

@@ -128,6 +128,8 @@ pub(crate) struct Transfer {
     pub(crate) to: usize,
     pub(crate) port: u16,
     pub(crate) total: u64,
+    /// Bytes after which the sender falls silent.
+    pub(crate) limit: u64,
     pub(crate) sender: Option<SocketId>,
     pub(crate) receiver: Option<SocketId>,
     pub(crate) written: u64,
@@ -236,6 +238,7 @@ impl Sim {
             to,
             port,
             total,
+            limit: u64::MAX,
             sender: Some(id),
             receiver: None,
             written: 0,
@@ -323,8 +326,8 @@ impl Sim {
         let mut buf = vec![0; 64 << 10];
         for t in &mut self.transfers {
             if t.from == host && t.sender == Some(id) {
-                while t.written < t.total {
-                    let len = (t.total - t.written).min(buf.len() as u64) as usize;
+                while t.written < t.total.min(t.limit) {
+                    let len = (t.total.min(t.limit) - t.written).min(buf.len() as u64) as usize;
                     for (i, byte) in buf[..len].iter_mut().enumerate() {
                         *byte = pattern(t.port, t.written + i as u64);
                     }
