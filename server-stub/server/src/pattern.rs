@@ -37,10 +37,10 @@ enum Node {
     },
     Start,
     End,
-    Concat(Vec<Node>),
-    Either(Vec<Node>),
+    Concat(Vec<Self>),
+    Either(Vec<Self>),
     Repeat {
-        node: Box<Node>,
+        node: Box<Self>,
         min: usize,
         max: Option<usize>,
     },

@@ -7,6 +7,7 @@
 //!                               └ others: what the template describes is there
 //! ```
 
+mod autobuild;
 mod process;
 mod runner;
 mod supervisor;
@@ -47,10 +48,11 @@ impl State {
 pub(crate) async fn start(app: &App) -> anyhow::Result<()> {
     let runner = Runner::new(app.clone(), Arc::clone(&app.provision.supervisor));
     runner.restore().await?;
-    let shutdown = app.shutdown.clone();
+    let (shutdown, by_clock) = (app.shutdown.clone(), app.clone());
     app.tasks.spawn(async move {
         tokio::select! {
             () = runner.run() => {}
+            () = autobuild::run(&by_clock) => {}
             () = shutdown.cancelled() => {}
         }
     });

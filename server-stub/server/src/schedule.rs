@@ -116,10 +116,10 @@ impl Weekly {
         // Eight days: the same weekday one week later may be the next one.
         for _ in 0..9 {
             let bit = day.weekday().to_sunday_zero_offset();
-            if self.days & (1 << bit) != 0 {
-                if let Some(found) = self.first_on(day, &start) {
-                    return Some(found.timestamp().into());
-                }
+            if self.days & (1 << bit) != 0
+                && let Some(found) = self.first_on(day, &start)
+            {
+                return Some(found.timestamp().into());
             }
             day = day.checked_add(1.day()).ok()?;
         }

@@ -87,13 +87,12 @@ async fn appearance(
 ) -> ApiResult<Json<Appearance>> {
     use axum::extract::FromRequestParts as _;
     let (mut parts, _) = request.into_parts();
-    if let Err(refused) = Actor::from_request_parts(&mut parts, &app).await {
-        if AgentActor::from_request_parts(&mut parts, &app)
+    if let Err(refused) = Actor::from_request_parts(&mut parts, &app).await
+        && AgentActor::from_request_parts(&mut parts, &app)
             .await
             .is_err()
-        {
-            return Err(refused);
-        }
+    {
+        return Err(refused);
     }
     Ok(Json(Appearance {
         docs_url: "https://coder.com/docs".to_owned(),

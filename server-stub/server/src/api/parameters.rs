@@ -173,14 +173,15 @@ pub(crate) fn resolve(
         let name = parameter.name.as_str();
         let old = find(last, name).filter(|_| !parameter.ephemeral);
         let asked = find(requested, name);
-        if let (Some(asked), Some(old)) = (&asked, &old) {
-            if !parameter.mutable && asked != old {
-                let detail = format!(
-                    "Parameter {name:?} is not mutable, so it can't be updated after creating a workspace."
-                );
-                refuse(name, &Problem::new("Parameter is immutable", detail));
-                continue;
-            }
+        if let (Some(asked), Some(old)) = (&asked, &old)
+            && !parameter.mutable
+            && asked != old
+        {
+            let detail = format!(
+                "Parameter {name:?} is not mutable, so it can't be updated after creating a workspace."
+            );
+            refuse(name, &Problem::new("Parameter is immutable", detail));
+            continue;
         }
         let value = asked.or_else(|| old.clone());
         let Some(value) =
