@@ -1,7 +1,15 @@
 //! Packets over an asynchronous byte stream.
 
+use std::{
+    future::poll_fn,
+    io,
+    mem::MaybeUninit,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use crate::{
     codec::{Decoder, Kind, MAX_MESSAGE, Packet, encode_packet},
@@ -11,7 +19,7 @@ use crate::{
 pub(crate) type BoxRead = Box<dyn AsyncRead + Send + Unpin>;
 pub(crate) type BoxWrite = Box<dyn AsyncWrite + Send + Unpin>;
 
-/// Smallest free space before a read.
+/// Most bytes taken by one read.
 const READ_CHUNK: usize = 4 * 1024;
 
 /// Reading half.
@@ -36,8 +44,12 @@ impl PacketReader {
             if let Some(packet) = self.decoder.decode(&mut self.buffer)? {
                 return Ok(Some(packet));
             }
-            self.buffer.reserve(READ_CHUNK);
-            if self.io.read_buf(&mut self.buffer).await? == 0 {
+            if self.buffer.is_empty() {
+                // An idle call holds no buffer.
+                self.buffer = BytesMut::new();
+            }
+            let (io, buffer) = (&mut self.io, &mut self.buffer);
+            if poll_fn(|cx| poll_read(io, cx, buffer)).await? == 0 {
                 return Ok(None);
             }
         }
@@ -53,6 +65,20 @@ impl PacketReader {
             }
         }
     }
+}
+
+/// Appends what there is to read, at most [`READ_CHUNK`] bytes; nothing at the
+/// end of the transport.
+fn poll_read(
+    io: &mut BoxRead,
+    cx: &mut Context<'_>,
+    buffer: &mut BytesMut,
+) -> Poll<io::Result<usize>> {
+    let mut chunk = [MaybeUninit::uninit(); READ_CHUNK];
+    let mut chunk = ReadBuf::uninit(&mut chunk);
+    ready!(Pin::new(io).poll_read(cx, &mut chunk))?;
+    buffer.extend_from_slice(chunk.filled());
+    Poll::Ready(Ok(chunk.filled().len()))
 }
 
 /// Writing half, for one call at a time.

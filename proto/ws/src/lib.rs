@@ -28,7 +28,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 /// Largest message and largest frame taken from a peer, in bytes.
 pub const MAX_MESSAGE: usize = 4 << 20;
 /// Buffers of a connection that mostly idles.
-const BUFFER: usize = 8 * 1024;
+const BUFFER: usize = 4 * 1024;
 
 /// Limits for a control connection: small buffers, messages up to
 /// [`MAX_MESSAGE`].

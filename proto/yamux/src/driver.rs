@@ -1,6 +1,7 @@
 //! Moves bytes between a transport and its session.
 
 use std::{
+    cell::RefCell,
     future::Future,
     io,
     pin::Pin,
@@ -9,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, Bytes};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep},
@@ -19,13 +20,18 @@ use crate::{connection::Shared, connection::now, error::Error};
 
 /// Size of the read buffer, and so the largest input of one step.
 const READ_BUFFER: usize = 16 * 1024;
+
+thread_local! {
+    /// Input is copied out of it at once, so all sessions of a thread share
+    /// one: an idle session holds no buffer.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BUFFER]);
+}
 /// Steps before other tasks get a turn.
 const BUDGET: usize = 64;
 
 pub(crate) struct Driver<IO> {
     io: IO,
     shared: Arc<Shared>,
-    read_buffer: BytesMut,
     /// What is being written.
     chunk: Bytes,
     /// Bytes were written that the transport may still hold.
@@ -35,6 +41,18 @@ pub(crate) struct Driver<IO> {
     write_deadline: Option<Instant>,
     /// The session is over: only the goodbye and the shutdown are left.
     ending: bool,
+}
+
+/// Reads one piece. Copied out of the buffer, so that data waiting in a stream
+/// pins only itself.
+fn read_into<IO: AsyncRead>(
+    io: Pin<&mut IO>,
+    cx: &mut Context<'_>,
+    buffer: &mut [u8],
+) -> Poll<io::Result<Bytes>> {
+    let mut buffer = ReadBuf::new(buffer);
+    ready!(io.poll_read(cx, &mut buffer))?;
+    Poll::Ready(Ok(Bytes::copy_from_slice(buffer.filled())))
 }
 
 /// What one direction did.
@@ -49,7 +67,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         Self {
             io,
             shared,
-            read_buffer: BytesMut::new(),
             chunk: Bytes::new(),
             dirty: false,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -64,18 +81,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         if self.shared.lock().session.is_congested() {
             return Ok(Step::Idle);
         }
-        self.read_buffer.resize(READ_BUFFER, 0);
-        let mut buf = ReadBuf::new(&mut self.read_buffer);
-        match Pin::new(&mut self.io).poll_read(cx, &mut buf) {
+        let io = Pin::new(&mut self.io);
+        let read = SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
+            Ok(mut scratch) => read_into(io, cx, &mut scratch),
+            // The transport is itself a session that is being read.
+            Err(_) => read_into(io, cx, &mut vec![0; READ_BUFFER]),
+        });
+        let input = match read {
             Poll::Pending => return Ok(Step::Idle),
             Poll::Ready(outcome) => outcome?,
-        }
-        let filled = buf.filled().len();
-        if filled == 0 {
+        };
+        if input.is_empty() {
             return Err(Error::Eof);
         }
-        // Copied out, so that data waiting in a stream pins only itself.
-        let input = Bytes::copy_from_slice(buf.filled());
         let mut state = self.shared.lock();
         let outcome = state.session.handle_input(now(), input);
         state.notify();
