@@ -58,10 +58,12 @@ impl WorkspaceRef {
         if let Some(prefix) = prefix.filter(|p| !p.is_empty()) {
             host = host.strip_prefix(prefix).unwrap_or(host);
         }
-        if let Some(suffix) = suffix.filter(|s| !s.is_empty()) {
-            if let Some(rest) = host.strip_suffix(suffix).and_then(|h| h.strip_suffix('.')) {
-                host = rest;
-            }
+        if let Some(suffix) = suffix.filter(|s| !s.is_empty())
+            && let Some(rest) = host
+                .strip_suffix(suffix)
+                .and_then(|host| host.strip_suffix('.'))
+        {
+            host = rest;
         }
         if !host.contains('/') && !host.contains("--") {
             let parts: Vec<&str> = host.split('.').collect();
