@@ -386,6 +386,9 @@ impl Scoreboard {
         let Some(seg) = self.segs.get_mut(index) else {
             return;
         };
+        if seg.is(SACKED) {
+            return;
+        }
         let len = u64::from(seg.len);
         if seg.is(LOST) {
             if !seg.is(REPEATED) {
@@ -552,3 +555,7 @@ impl Scoreboard {
         *self = Self::new();
     }
 }
+
+#[cfg(test)]
+#[path = "scoreboard_tests.rs"]
+mod tests;
