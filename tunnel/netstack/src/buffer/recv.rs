@@ -96,6 +96,7 @@ impl RecvBuf {
         self.reserved -= less;
         pool.release(less);
         self.chunks.shrink_to_fit();
+        pool.trim();
     }
 
     /// Bytes between the read position and the last byte held.

@@ -191,6 +191,7 @@ impl Stack {
         }
         if self.table.len() == 0 {
             self.pool.trim();
+            self.table.shrink();
         }
     }
 

@@ -196,6 +196,12 @@ impl Table {
         }
     }
 
+    /// Gives back what a burst of connections needed.
+    pub(super) fn shrink(&mut self) {
+        self.flows.shrink_to(64);
+        self.time_wait.shrink_to(64);
+    }
+
     /// When the oldest TIME-WAIT entry may be forgotten.
     pub(super) fn time_wait_end(&self) -> Option<Nanos> {
         self.time_wait.front().map(|&(until, _)| until)
