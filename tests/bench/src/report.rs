@@ -243,7 +243,7 @@ pub(crate) fn median(values: Vec<f64>) -> Option<f64> {
 pub(crate) fn percentile(mut values: Vec<f64>, percent: usize) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let last = values.len().checked_sub(1)?;
-    if percent == 50 && values.len() % 2 == 0 {
+    if percent == 50 && values.len().is_multiple_of(2) {
         return Some((values[last / 2] + values[last / 2 + 1]) / 2.0);
     }
     values.get((last * percent).div_ceil(100)).copied()

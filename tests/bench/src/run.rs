@@ -186,7 +186,6 @@ fn collect(mut from: impl Read, output: Output) -> (Vec<u8>, u64) {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

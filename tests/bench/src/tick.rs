@@ -135,7 +135,6 @@ impl Drop for Watch {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -73,7 +73,6 @@ fn parse(text: &[u8]) -> Result<Throughput> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

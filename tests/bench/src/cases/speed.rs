@@ -109,7 +109,6 @@ fn parse(text: &[u8]) -> Result<(f64, f64)> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

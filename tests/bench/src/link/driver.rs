@@ -81,7 +81,7 @@ impl Link {
             let shared = Arc::clone(&shared);
             move || {
                 be_punctual();
-                if let Err(error) = carry(&shared, devices) {
+                if let Err(error) = carry(&shared, &devices) {
                     eprintln!("the link failed: {error}");
                 }
             }
@@ -137,7 +137,7 @@ fn be_punctual() {
     }
 }
 
-fn carry(shared: &Shared, devices: [File; 2]) -> io::Result<()> {
+fn carry(shared: &Shared, devices: &[File; 2]) -> io::Result<()> {
     let mut buffer = vec![0; PACKET];
     while !shared.stop.load(Ordering::Acquire) {
         let next = {
@@ -189,8 +189,7 @@ fn take(device: &File, direction: &mut Direction, buffer: &mut [u8]) -> io::Resu
 fn deliver(device: &File, direction: &mut Direction, shared: &Shared) {
     let now = Instant::now();
     let mut device = device;
-    loop {
-        let Some(due) = direction.next() else { break };
+    while let Some(due) = direction.next() {
         let delivered = direction.pop(now, |packet| {
             if device.write(packet).is_err() {
                 shared.refused.fetch_add(1, Ordering::Relaxed);

@@ -90,6 +90,8 @@ impl Net {
             }
         };
         for (side, address) in [(&near, NEAR), (&far, FAR)] {
+            // Removing an address leaves later ones of the same network alone.
+            side.sysctl("net.ipv4.conf.all.promote_secondaries", "1")?;
             side.sysctl(&format!("net.ipv6.conf.{DEVICE}.disable_ipv6"), "1")?;
             if link.is_some() {
                 side.ip(&["link", "set", DEVICE, "txqueuelen", TUN_QUEUE])?;

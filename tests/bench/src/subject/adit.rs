@@ -33,6 +33,8 @@ pub(crate) struct Adit {
     prebuilds: u16,
     server: Child,
     config_dir: String,
+    /// Address of the control plane.
+    pub(crate) url: String,
 }
 
 impl Adit {
@@ -59,6 +61,7 @@ impl Adit {
             prebuilds,
             server,
             config_dir: fact("config_dir"),
+            url: fact("url"),
         })
     }
 

@@ -153,7 +153,6 @@ fn copy(mut from: TcpStream, mut to: TcpStream) {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::{
-    net::{Namespace, Net},
+    net::Net,
     run::{self, Finished, Output},
 };
 
@@ -89,16 +89,19 @@ impl dyn Deployment + '_ {
             .with_context(|| format!("{} {}", self.subject(), args.join(" ")))
     }
 
-    /// The agent as the server shows it.
-    pub(crate) fn state(&self, net: &Net) -> Result<AgentState> {
-        agent_state(&mut self.client(&["list", "--output", "json"]), &net.near)
+    /// A workspace's agent as the server shows it.
+    pub(crate) fn state(&self, net: &Net, workspace: &str) -> Result<AgentState> {
+        let args = ["list", "--output", "json"];
+        let listed = self.run(net, &args, Output::Keep, COMMAND_LIMIT)?;
+        let listed: Value = serde_json::from_slice(&listed.stdout).context("list of workspaces")?;
+        AgentState::of_list(&listed, workspace)
     }
 
     /// Waits until the agent has been ready since `after`, which is time since
     /// 1970, and returns its state.
     pub(crate) fn ready(&self, net: &Net, after: Duration) -> Result<AgentState> {
         until("the agent to be ready", || {
-            let state = self.state(net)?;
+            let state = self.state(net, WORKSPACE)?;
             if state.lifecycle == "ready"
                 && state.status == "connected"
                 && state.ready_at.is_some_and(|at| at >= after)
@@ -109,13 +112,6 @@ impl dyn Deployment + '_ {
             }
         })
     }
-}
-
-fn agent_state(command: &mut Command, near: &Namespace) -> Result<AgentState> {
-    command.stdin(Stdio::null());
-    let listed = run::run(near, command, Output::Keep, COMMAND_LIMIT)?.ok()?;
-    let listed: Value = serde_json::from_slice(&listed.stdout).context("list of workspaces")?;
-    AgentState::of_list(&listed, WORKSPACE)
 }
 
 /// Polls until `look` succeeds.

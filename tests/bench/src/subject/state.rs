@@ -8,6 +8,8 @@ use serde_json::Value;
 /// State of a workspace's agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AgentState {
+    /// Id of the workspace.
+    pub(crate) workspace: String,
     pub(crate) lifecycle: String,
     pub(crate) status: String,
     /// When its scripts began, since 1970.
@@ -23,6 +25,7 @@ impl AgentState {
             .as_array()
             .and_then(|all| all.iter().find(|one| one["name"] == workspace))
             .with_context(|| format!("no workspace {workspace:?} in the list"))?;
+        let id = workspace["id"].as_str().unwrap_or_default();
         let agent = workspace["latest_build"]["resources"]
             .as_array()
             .into_iter()
@@ -31,6 +34,7 @@ impl AgentState {
             .context("the workspace has no agent")?;
         let text = |name: &str| agent[name].as_str().unwrap_or_default();
         Ok(Self {
+            workspace: id.to_owned(),
             lifecycle: text("lifecycle_state").to_owned(),
             status: text("status").to_owned(),
             started_at: since_1970(text("started_at")),
@@ -74,7 +78,6 @@ pub(crate) fn since_1970(text: &str) -> Option<Duration> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use serde_json::json;
 
@@ -111,13 +114,14 @@ mod tests {
     fn the_agent_is_found() {
         let list = json!([
             {"name": "other"},
-            {"name": "dev", "latest_build": {"resources": [
+            {"name": "dev", "id": "1", "latest_build": {"resources": [
                 {"agents": null},
                 {"agents": [{"lifecycle_state": "ready", "status": "connected",
                     "started_at": "2026-11-21T14:00:00Z", "ready_at": null}]},
             ]}},
         ]);
         let state = AgentState::of_list(&list, "dev").unwrap();
+        assert_eq!(state.workspace, "1");
         assert_eq!(state.lifecycle, "ready");
         assert_eq!(state.status, "connected");
         assert!(state.started_at.is_some());
