@@ -378,3 +378,24 @@ fn a_thousand_connections_leave_nothing_behind() {
         assert_eq!(sim.hosts[host].poll_timeout(), None);
     }
 }
+
+#[test]
+fn a_slow_way_back_for_acknowledgements_costs_little() {
+    let there = LinkConfig {
+        rate: 100 * MBIT,
+        delay: Duration::from_millis(20),
+        ..LinkConfig::default()
+    };
+    let back = LinkConfig {
+        rate: 2 * MBIT,
+        queue: 100,
+        ..there.clone()
+    };
+    let mut sim = Sim::new(5, there, back);
+    let (from, to) = (sim.host(using(BBR)), sim.host(using(BBR)));
+    let transfer = sim.transfer(from, to, u64::MAX);
+    run(&mut sim, Duration::from_secs(10));
+    let got = mbit(sim.transfers[transfer].read, Duration::from_secs(10));
+    println!("{got:.1} Mbit/s");
+    assert!(got > 70.0, "{got}");
+}
