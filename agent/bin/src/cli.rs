@@ -1,8 +1,10 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::helpers::stat;
 use clap::builder::ArgAction;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -47,6 +49,32 @@ pub(crate) enum Command {
         /// `text` or `json`.
         #[arg(long, short, default_value = "text")]
         output: String,
+    },
+    /// Run ssh with the owner's git key; git calls this.
+    #[command(hide = true)]
+    Gitssh {
+        /// Arguments of ssh.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Tokens of services the owner is signed in to.
+    ExternalAuth {
+        #[command(subcommand)]
+        what: ExternalAuth,
+    },
+    /// Resources in use.
+    Stat {
+        #[command(subcommand)]
+        what: stat::What,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ExternalAuth {
+    /// Print the access token.
+    AccessToken {
+        /// Identifier of the service.
+        id: String,
     },
 }
 
@@ -183,6 +211,11 @@ pub(crate) fn parse() -> Cli {
     }
 }
 
+/// The agent's options from the environment alone.
+pub(crate) fn from_environment() -> anyhow::Result<AgentArgs> {
+    Ok(Cli::try_parse_from(["adit-agent"])?.agent)
+}
+
 /// Bad values end with exit code 1, not clap's 2.
 fn exit(error: &clap::Error) -> ! {
     let _ = error.print();
@@ -191,10 +224,7 @@ fn exit(error: &clap::Error) -> ! {
 
 /// A variable that is absent may be given with the prefix `HOMEBREW_`: it
 /// becomes an option in front of the real ones.
-fn with_homebrew(
-    mut args: Vec<std::ffi::OsString>,
-    var: impl Fn(&str) -> Option<std::ffi::OsString>,
-) -> Vec<std::ffi::OsString> {
+fn with_homebrew(mut args: Vec<OsString>, var: impl Fn(&str) -> Option<OsString>) -> Vec<OsString> {
     let command = Cli::command();
     let at = 1 + usize::from(args.get(1).is_some_and(|a| a == "agent"));
     if at == 1 && args.len() > 1 {
@@ -208,7 +238,7 @@ fn with_homebrew(
         if var(env).is_none()
             && let Some(value) = var(&format!("HOMEBREW_{env}"))
         {
-            let mut option = std::ffi::OsString::from(format!("--{long}="));
+            let mut option = OsString::from(format!("--{long}="));
             option.push(value);
             args.insert(at.min(args.len()), option);
         }

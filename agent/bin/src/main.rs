@@ -3,6 +3,7 @@
 
 mod cli;
 mod headers;
+mod helpers;
 mod logging;
 mod reaper;
 mod run;

@@ -10,7 +10,10 @@ use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{AgentArgs, Cli, Command};
+use url::Url;
+
+use crate::cli::{AgentArgs, Cli, Command, ExternalAuth};
+use crate::helpers::{askpass, external_auth, gitssh, stat};
 use crate::{cli, headers, logging, reaper, version};
 
 /// Threads that run tasks: one for the tunnel, one for everything else.
@@ -24,6 +27,12 @@ const STACK: usize = 1 << 20;
 const HIDDEN: &str = "CODER_AGENT_EXP_";
 
 pub(crate) fn main() -> anyhow::Result<ExitCode> {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let in_git = std::env::var_os("GIT_PREFIX").is_some();
+    if let Some(question) = askpass::question(&words, in_git) {
+        let args = cli::from_environment()?;
+        return askpass::run(&args, &question);
+    }
     let Cli {
         version: print_version,
         global,
@@ -43,6 +52,12 @@ pub(crate) fn main() -> anyhow::Result<ExitCode> {
             }
             return Ok(ExitCode::SUCCESS);
         }
+        Some(Command::Gitssh { args }) => return gitssh::run(&agent, &args),
+        Some(Command::ExternalAuth { what }) => {
+            let ExternalAuth::AccessToken { id } = what;
+            return external_auth::access_token(&agent, &id);
+        }
+        Some(Command::Stat { what }) => return stat::run(&what),
         Some(Command::Agent(args)) => *args,
         None => agent,
     };
@@ -114,7 +129,8 @@ fn watch_signals(
     })
 }
 
-fn configure(args: &AgentArgs) -> anyhow::Result<AgentConfig> {
+/// Which control plane, and who this agent is to it.
+pub(crate) fn identity(args: &AgentArgs) -> anyhow::Result<(Url, Auth)> {
     if args.agent_url.is_empty() {
         bail!("CODER_AGENT_URL must be set");
     }
@@ -136,6 +152,11 @@ fn configure(args: &AgentArgs) -> anyhow::Result<AgentConfig> {
         }
         other => bail!("unknown agent auth type: {other}"),
     };
+    Ok((url, auth))
+}
+
+fn configure(args: &AgentArgs) -> anyhow::Result<AgentConfig> {
+    let (url, auth) = identity(args)?;
     // Told now rather than with the first connection.
     auth.token()?;
     let mut config = AgentConfig::new(url, auth);

@@ -1,11 +1,13 @@
 //! Memory and disk use of the workspace, sampled into a fixed window.
 
+mod cpu;
 mod measure;
 
 use std::collections::VecDeque;
 use std::time::SystemTime;
 
-pub use measure::{Usage, disk, memory};
+pub use cpu::{CpuUsage, cpu};
+pub use measure::{Usage, disk, host_memory, memory, own_memory};
 
 /// One sample.
 #[derive(Clone, Debug, PartialEq, Eq)]

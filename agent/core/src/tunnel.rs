@@ -12,7 +12,6 @@
 //! number of control connections.
 
 mod coordinate;
-mod derp_map;
 mod peers;
 mod serve;
 
@@ -21,6 +20,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use adit_engine::{ConnectionStats, Node, NodeConfig};
+use adit_messages::tailnet::DerpMap;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +29,11 @@ use crate::instance::Instance;
 use crate::manifest::Manifest;
 use peers::Peers;
 
-pub(crate) use derp_map::rewrite;
+/// Points the relays of the control plane to the address this agent uses.
+pub(crate) fn rewrite(mut map: DerpMap, base: &adit_http::Url) -> DerpMap {
+    adit_coord::rewrite_map(&mut map, base);
+    map
+}
 
 /// Everything behind the tunnel.
 pub(crate) struct Tunnel {

@@ -13,21 +13,35 @@ pub struct Usage {
 
 /// The value cgroup v1 uses for "no limit".
 const V1_UNLIMITED: u64 = 9_223_372_036_854_771_712;
+/// Where cgroups are mounted.
+const ROOT: &str = "/sys/fs/cgroup";
 /// How many parents are asked for a limit.
 const DEPTH: usize = 10;
 
 /// Memory of the container this process is in, or of the host. Blocking.
 #[must_use]
 pub fn memory() -> Option<Usage> {
-    let host = host_memory(&std::fs::read_to_string("/proc/meminfo").ok()?)?;
-    if !in_container() {
-        return Some(host);
-    }
-    let (used, limit) = cgroup_v2_memory().or_else(cgroup_v1_memory)?;
+    let host = host_memory()?;
+    let (used, limit) = own_memory()?;
     Some(Usage {
         used,
         total: limit.unwrap_or(host.total),
     })
+}
+
+/// The same with the limit only where there is one. Blocking.
+#[must_use]
+pub fn own_memory() -> Option<(u64, Option<u64>)> {
+    if in_container() {
+        return cgroup_v2_memory().or_else(cgroup_v1_memory);
+    }
+    host_memory().map(|m| (m.used, Some(m.total)))
+}
+
+/// Memory of the host. Blocking.
+#[must_use]
+pub fn host_memory() -> Option<Usage> {
+    meminfo(&std::fs::read_to_string("/proc/meminfo").ok()?)
 }
 
 /// Space of the file system `path` is on. Blocking.
@@ -43,9 +57,9 @@ pub fn disk(path: &str) -> Option<Usage> {
     })
 }
 
-fn host_memory(meminfo: &str) -> Option<Usage> {
+fn meminfo(text: &str) -> Option<Usage> {
     let value = |name: &str| {
-        let line = meminfo.lines().find(|l| l.starts_with(name))?;
+        let line = text.lines().find(|l| l.starts_with(name))?;
         let kib: u64 = line[name.len()..].split_whitespace().next()?.parse().ok()?;
         Some(kib * 1_024)
     };
@@ -56,7 +70,7 @@ fn host_memory(meminfo: &str) -> Option<Usage> {
     })
 }
 
-fn in_container() -> bool {
+pub(super) fn in_container() -> bool {
     let Ok(cgroup) = std::fs::read_to_string("/proc/1/cgroup") else {
         return false;
     };
@@ -69,19 +83,22 @@ fn in_container() -> bool {
 }
 
 fn cgroup_v2_memory() -> Option<(u64, Option<u64>)> {
-    let root = Path::new("/sys/fs/cgroup");
-    let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let path = own.lines().find_map(|l| l.strip_prefix("0::"))?;
-    let dir = root.join(path.trim_start_matches('/'));
-    let dir = if dir.join("memory.current").exists() {
-        dir
-    } else {
-        root.to_owned()
-    };
+    let dir = group_with("memory.current")?;
+    let root = Path::new(ROOT);
     let current = number(&dir.join("memory.current"))?;
     let inactive = stat_line(&dir.join("memory.stat"), "inactive_file");
     let limit = limit_upwards(&dir, root);
     Some((current.saturating_sub(inactive.unwrap_or(0)), limit))
+}
+
+/// The own cgroup v2, or the root of those that can be seen, that has `file`.
+pub(super) fn group_with(file: &str) -> Option<PathBuf> {
+    let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = own.lines().find_map(|l| l.strip_prefix("0::"))?;
+    let root = PathBuf::from(ROOT);
+    [root.join(path.trim_start_matches('/')), root]
+        .into_iter()
+        .find(|d| d.join(file).exists())
 }
 
 /// The limit of the nearest group that has one.
@@ -106,11 +123,11 @@ fn cgroup_v1_memory() -> Option<(u64, Option<u64>)> {
     Some((used.saturating_sub(inactive.unwrap_or(0)), limit))
 }
 
-fn number(path: &Path) -> Option<u64> {
+pub(super) fn number(path: &Path) -> Option<u64> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-fn stat_line(path: &Path, name: &str) -> Option<u64> {
+pub(super) fn stat_line(path: &Path, name: &str) -> Option<u64> {
     let text = std::fs::read_to_string(path).ok()?;
     text.lines().find_map(|l| {
         let (key, value) = l.split_once(' ')?;
@@ -126,13 +143,13 @@ mod tests {
     fn reads_host_memory() {
         let text = "MemTotal:       16000 kB\nMemFree: 1 kB\nMemAvailable:    6000 kB\n";
         assert_eq!(
-            host_memory(text),
+            meminfo(text),
             Some(Usage {
                 used: 10_000 * 1_024,
                 total: 16_000 * 1_024
             })
         );
-        assert_eq!(host_memory("nothing"), None);
+        assert_eq!(meminfo("nothing"), None);
     }
 
     #[test]
