@@ -203,8 +203,8 @@ mod tests {
         }
     }
 
-    fn programs(action: Option<Action>, keepalive: bool) -> bool {
-        matches!(action, Some(Action::Program { keepalive: k, .. }) if k == keepalive)
+    fn programs(action: &Option<Action>, keepalive: bool) -> bool {
+        matches!(action, Some(Action::Program { keepalive: k, .. }) if *k == keepalive)
     }
 
     #[test]
@@ -217,7 +217,7 @@ mod tests {
             None
         );
         assert!(programs(
-            table.handle(now, ID, Kind::ReadyForHandshake, None, QUIET),
+            &table.handle(now, ID, Kind::ReadyForHandshake, None, QUIET),
             true
         ));
         assert_eq!(
@@ -238,7 +238,7 @@ mod tests {
             None
         );
         assert!(programs(
-            table.handle(now, ID, Kind::Node, Some(&node(1)), QUIET),
+            &table.handle(now, ID, Kind::Node, Some(&node(1)), QUIET),
             true
         ));
     }
@@ -272,7 +272,7 @@ mod tests {
         let mut table = PeerTable::default();
         let now = Instant::now();
         assert!(programs(
-            table.handle(now, ID, Kind::Node, Some(&node(1)), QUIET),
+            &table.handle(now, ID, Kind::Node, Some(&node(1)), QUIET),
             false
         ));
         assert_eq!(

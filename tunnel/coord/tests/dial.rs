@@ -1,4 +1,5 @@
 //! Dialling an agent through a control plane in this process.
+#![allow(clippy::unwrap_used, reason = "test")]
 
 mod common;
 

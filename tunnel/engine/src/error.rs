@@ -28,9 +28,6 @@ pub enum Error {
     /// A node message of the coordinator cannot be used.
     #[error("unusable peer description: {0}")]
     BadPeer(String),
-    /// The local UDP sockets could not be opened.
-    #[error("cannot open the tunnel's UDP socket: {0}")]
-    Bind(#[source] io::Error),
     /// Any other operating system error.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -46,7 +43,6 @@ impl From<Error> for io::Error {
             Error::PortInUse(_) => io::ErrorKind::AddrInUse,
             Error::Exhausted(_) => io::ErrorKind::OutOfMemory,
             Error::BadPeer(_) => io::ErrorKind::InvalidInput,
-            Error::Bind(_) => io::ErrorKind::AddrNotAvailable,
             Error::Io(inner) => inner.kind(),
         };
         Self::new(kind, error)

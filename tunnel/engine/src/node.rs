@@ -58,10 +58,11 @@ impl Node {
     /// Opens the UDP sockets and starts the core task.
     ///
     /// Must be called inside a tokio runtime. Returns at once; relays are
-    /// connected as soon as a map is known.
+    /// connected as soon as a map is known. Where no UDP socket can be opened
+    /// the node uses relays only.
     ///
     /// # Errors
-    /// No UDP socket could be opened for either address family.
+    /// None at present.
     #[expect(
         clippy::unused_async,
         reason = "starting may need to wait on other platforms"
@@ -71,7 +72,7 @@ impl Node {
         let (announce, self_node) = watch::channel(None);
         let key = config.node_key.public();
         let disco = config.disco_key.public();
-        let core = driver::Core::new(config, inbox, commands.downgrade(), announce)?;
+        let core = driver::Core::new(config, inbox, commands.downgrade(), announce);
         let task = tokio::spawn(core);
         Ok(Self {
             shared: Arc::new(Shared {

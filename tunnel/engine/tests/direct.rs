@@ -1,5 +1,5 @@
 //! Two nodes on this machine without any relay.
-#![expect(clippy::unwrap_used, reason = "test")]
+#![allow(clippy::unwrap_used, reason = "test")]
 
 mod common;
 

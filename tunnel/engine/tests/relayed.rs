@@ -1,5 +1,5 @@
 //! Two nodes with a real relay between them.
-#![expect(clippy::unwrap_used, reason = "test")]
+#![allow(clippy::unwrap_used, reason = "test")]
 
 mod common;
 

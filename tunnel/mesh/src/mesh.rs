@@ -232,8 +232,22 @@ impl Mesh {
     }
 
     /// Own addresses over UDP, offered to peers in call-me-maybe messages.
-    pub fn set_endpoints(&mut self, endpoints: Vec<SocketAddr>) {
-        self.endpoints = endpoints;
+    /// Peers that packets go to over the relay are told at once.
+    pub fn set_endpoints(&mut self, now: Instant, endpoints: Vec<SocketAddr>) {
+        if self.endpoints != endpoints {
+            self.endpoints = endpoints;
+            self.for_all(now, |peer, _| peer.paths.endpoints_changed(now));
+        }
+    }
+
+    /// The relay region through which `key` was heard last: a way to it when
+    /// its home region is not known here.
+    #[must_use]
+    pub fn seen_region(&self, key: &NodePublic) -> Option<u32> {
+        self.by_key
+            .get(key)
+            .and_then(|index| self.peers.get(index))
+            .and_then(|peer| peer.seen_region)
     }
 
     /// Switches direct paths off (existing ones are dropped at once) or on.

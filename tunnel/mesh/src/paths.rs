@@ -81,6 +81,8 @@ struct Best {
     trust_until: Instant,
     /// Last packet that came over UDP from the peer.
     heard: Instant,
+    /// Last one that came from this very address.
+    heard_there: Instant,
     /// First data sent since something came back.
     unanswered: Option<Instant>,
     /// Oldest ping without pong.
@@ -213,15 +215,29 @@ impl Paths {
                 self.ping(now, addr, rng);
             }
         }
-        if let Some(best) = &mut self.best {
-            best.heard = now;
-            best.unanswered = None;
-            if best.doubt.is_some()
-                && best
-                    .ping_out
-                    .is_none_or(|t| now.duration_since(t) < best.patience() * 3)
-            {
+        let Some(best) = &mut self.best else {
+            return;
+        };
+        best.heard = now;
+        best.unanswered = None;
+        if addr == best.addr {
+            best.heard_there = now;
+            let pong_may_come = best
+                .ping_out
+                .is_none_or(|t| now.duration_since(t) < best.patience() * 3);
+            if best.doubt.is_some() && pong_may_come {
                 best.doubt = None;
+            }
+        } else if best.ping_out.is_none()
+            && now >= best.heard_there + best.patience()
+            && now >= best.last_ping + best.patience()
+        {
+            // The peer sends from elsewhere: it moved, or its translator gave
+            // it another address. Or it just prefers another path.
+            self.candidates.entry(addr).or_default().seen = Some(now);
+            self.ping_best(now, rng);
+            if self.due(now, addr) {
+                self.ping(now, addr, rng);
             }
         }
     }
@@ -229,13 +245,11 @@ impl Paths {
     /// An authentic data packet arrived over the relay. While our path is
     /// direct that says that the peer does not believe in it any more.
     pub(crate) fn heard_relay(&mut self, now: Instant, rng: &mut impl Rng) {
-        if let Some(best) = &mut self.best
+        if let Some(best) = &self.best
             && best.doubt.is_none()
             && now.duration_since(best.heard) > best.patience()
         {
-            best.doubt = Some(now);
-            self.actions.push_back(Action::Changed(Some(best.addr)));
-            self.ping_best(now, rng);
+            self.begin_doubt(now, rng);
         }
     }
 
@@ -250,11 +264,31 @@ impl Paths {
     pub(crate) fn link_changed(&mut self, now: Instant, rng: &mut impl Rng) {
         if let Some(best) = &mut self.best {
             best.trust_until = now;
-            best.doubt = Some(now);
         }
-        self.reset_tries();
         if self.active(now) {
-            self.discover(now, true, rng);
+            if self.best.is_some() {
+                self.begin_doubt(now, rng);
+            } else {
+                self.discover(now, true, rng);
+            }
+        }
+    }
+
+    /// The path in use may be dead: the relay helps out, and whichever
+    /// candidate answers first takes over.
+    fn begin_doubt(&mut self, now: Instant, rng: &mut impl Rng) {
+        if let Some(best) = &mut self.best {
+            best.doubt = Some(now);
+            self.actions.push_back(Action::Changed(Some(best.addr)));
+        }
+        self.discover(now, true, rng);
+    }
+
+    /// Own endpoints changed: worth telling a peer that is not reached yet.
+    pub(crate) fn endpoints_changed(&mut self, now: Instant) {
+        if self.active(now) && !self.trusted(now) && !self.blocked {
+            self.last_call = Some(now);
+            self.actions.push_back(Action::CallMeMaybe);
         }
     }
 
@@ -464,11 +498,11 @@ impl Paths {
         // A ping that had its time without an answer, and nothing else heard.
         if let Some(out) = best.ping_out
             && now >= out + patience
-            && (best.heard < out || now >= out + patience * 3)
+            && (best.heard_there < out || now >= out + patience * 3)
             && best.doubt.is_none()
         {
-            best.doubt = Some(now);
-            self.actions.push_back(Action::Changed(Some(best.addr)));
+            self.begin_doubt(now, rng);
+            return;
         }
         let silent = best.unanswered.is_some_and(|t| now >= t + patience);
         let open = best.ping_out.is_some() || best.doubt.is_some();
@@ -506,6 +540,7 @@ impl Paths {
             best.srtt = (best.srtt * 7 + new.rtt) / 8;
             best.trust_until = now + TRUST;
             best.heard = now;
+            best.heard_there = now;
             best.unanswered = None;
             best.ping_out = None;
             best.doubt = None;
@@ -533,6 +568,7 @@ impl Paths {
                 rttvar: new.rtt / 2,
                 trust_until: now + TRUST,
                 heard: now,
+                heard_there: now,
                 unanswered: None,
                 ping_out: None,
                 last_ping: now,

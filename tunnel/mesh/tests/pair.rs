@@ -1,5 +1,5 @@
 //! Two meshes talking: grants, handshakes, paths and their failures.
-#![expect(clippy::unwrap_used, reason = "test")]
+#![allow(clippy::unwrap_used, reason = "test")]
 
 mod common;
 
@@ -234,6 +234,40 @@ fn a_one_way_black_hole_is_noticed_too() {
     net.black_holes.insert(target);
     let gap = longest_gap(&mut net, Duration::from_secs(10));
     assert!(gap < MS(2000), "silent for {gap:?}");
+}
+
+#[test]
+fn a_move_is_followed_within_half_a_second() {
+    for seed in 0..20 {
+        for mover in 0..2 {
+            let mut net = pair(300 + seed);
+            net.udp = Link { jitter: MS(1), ..Link::clean(1 + seed * 2) };
+            let _ = longest_gap(&mut net, Duration::from_secs(3));
+            net.move_to(mover, "198.51.100.7:999");
+            let (now, addr) = (net.now, net.addr(mover));
+            net.nodes[mover].mesh.set_endpoints(now, vec![addr]);
+            net.nodes[mover].mesh.link_changed(now);
+            let gap = longest_gap(&mut net, Duration::from_secs(3));
+            assert!(gap < MS(500), "silent for {gap:?} with seed {seed}");
+            assert_eq!(net.direct(1 - mover, mover), Some(addr));
+            assert!(net.direct(mover, 1 - mover).is_some());
+        }
+    }
+}
+
+#[test]
+fn a_silent_change_of_the_translated_address_is_followed() {
+    for seed in 0..20 {
+        for mover in 0..2 {
+            let mut net = pair(400 + seed);
+            net.udp = Link { jitter: MS(1), ..Link::clean(1 + seed * 2) };
+            let _ = longest_gap(&mut net, Duration::from_secs(3));
+            net.move_to(mover, "192.0.2.77:1024");
+            let gap = longest_gap(&mut net, Duration::from_secs(3));
+            assert!(gap < MS(700), "silent for {gap:?} with seed {seed}");
+            assert_eq!(net.direct(1 - mover, mover), Some(net.addr(mover)));
+        }
+    }
 }
 
 #[test]

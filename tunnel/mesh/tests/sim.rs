@@ -1,6 +1,7 @@
 //! Two nodes with their inner stacks on a virtual network: streams through
 //! loss, reordering, duplication and outages, on virtual time. One seed is one
 //! run.
+#![allow(clippy::unwrap_used, reason = "test")]
 
 mod common;
 

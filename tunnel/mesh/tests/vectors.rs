@@ -1,5 +1,6 @@
 //! Bytes recorded from other implementations of WireGuard and of the inner
 //! stack.
+#![allow(clippy::unwrap_used, reason = "test")]
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Instant;

@@ -76,7 +76,7 @@ impl Core {
     /// Brings the mesh's endpoints and the announced node up to date.
     pub(super) fn refresh(&mut self, now: Instant) {
         let endpoints = self.own_endpoints(now);
-        self.mesh.set_endpoints(endpoints.clone());
+        self.mesh.set_endpoints(now, endpoints.clone());
         if self.home == 0 || self.home_since.is_some() {
             return;
         }

@@ -118,12 +118,7 @@ impl Core {
             Command::NetReport { reply } => {
                 let _ = reply.send(self.net_report(now));
             }
-            Command::LinkChanged => {
-                self.endpoints.forget_reflected();
-                self.relays.link_changed();
-                self.check_network(now, true);
-                self.mesh.link_changed(now);
-            }
+            Command::LinkChanged => self.link_changed(now),
             Command::Close { reply } => {
                 self.tcp.close_all(now, &mut self.stack);
                 self.closing = Some(reply);

@@ -24,9 +24,11 @@ impl Endpoints {
         }
     }
 
-    /// Looks at the interfaces. `ports` are those of the two sockets.
-    pub(crate) fn scan(&mut self, ports: (Option<u16>, Option<u16>)) {
-        self.local = local_endpoints(&interface_addresses(), ports);
+    /// Looks at the interfaces; whether they changed. `ports` are those of the
+    /// two sockets.
+    pub(crate) fn scan(&mut self, ports: (Option<u16>, Option<u16>)) -> bool {
+        let local = local_endpoints(&interface_addresses(), ports);
+        std::mem::replace(&mut self.local, local) != self.local
     }
 
     /// The network changed: reflections of before mean nothing.

@@ -109,6 +109,26 @@ impl Core {
         any
     }
 
+    /// Reacts to changes of the machine's addresses.
+    pub(super) fn watch_link(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        if self.link.poll_changed(cx).is_pending() {
+            return false;
+        }
+        if self.endpoints.scan(self.sockets.ports()) {
+            tracing::debug!("addresses of this machine changed");
+            self.link_changed(now);
+        }
+        true
+    }
+
+    /// Nothing learned about the network before holds any more.
+    pub(super) fn link_changed(&mut self, now: Instant) {
+        self.endpoints.forget_reflected();
+        self.relays.link_changed();
+        self.check_network(now, true);
+        self.mesh.link_changed(now);
+    }
+
     pub(super) fn set_home(&mut self, now: Instant, home: u32) {
         if home == 0 || home == self.home {
             return;

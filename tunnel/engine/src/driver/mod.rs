@@ -10,6 +10,7 @@ mod commands;
 mod datagrams;
 mod endpoints;
 mod input;
+mod link;
 mod map;
 mod netcheck;
 mod output;
@@ -39,6 +40,7 @@ use crate::status::PingResult;
 use announce::Announcer;
 use datagrams::Datagrams;
 use endpoints::Endpoints;
+use link::LinkWatch;
 use map::Map;
 use netcheck::Netcheck;
 use relays::Relays;
@@ -93,6 +95,7 @@ pub(crate) struct Core {
     map: Map,
     netcheck: Netcheck,
     endpoints: Endpoints,
+    link: LinkWatch,
     announcer: Announcer,
     home: u32,
     home_since: Option<Instant>,
@@ -110,9 +113,9 @@ impl Core {
         inbox: mpsc::Receiver<Command>,
         commands: mpsc::WeakSender<Command>,
         announce: watch::Sender<Option<tailnet::Node>>,
-    ) -> Result<Self, Error> {
+    ) -> Self {
         let now = Instant::now();
-        let sockets = Sockets::bind(config.udp_port)?;
+        let sockets = Sockets::bind(config.udp_port);
         let key = config.node_key.public();
         let disco = config.disco_key.public();
         let relays = Relays::new(
@@ -151,6 +154,7 @@ impl Core {
             map: Map::default(),
             netcheck: Netcheck::default(),
             endpoints: Endpoints::default(),
+            link: LinkWatch::new(),
             announcer: Announcer::new(announce, config.node_id),
             home: 0,
             home_since: None,
@@ -165,7 +169,7 @@ impl Core {
             core.set_map(now, &map);
         }
         core.refresh(now);
-        Ok(core)
+        core
     }
 
     /// One pass over everything; whether anything moved.
@@ -177,6 +181,7 @@ impl Core {
         moved |= self.take_datagrams(cx, now, false);
         moved |= self.take_datagrams(cx, now, true);
         moved |= self.take_findings(cx, now);
+        moved |= self.watch_link(cx, now);
         self.run_timers(now);
         moved |= self.take_stack_events(now);
         self.take_mesh_events(now);

@@ -3,6 +3,7 @@
 use std::task::Context;
 use std::time::Instant;
 
+use adit_keys::NodePublic;
 use adit_mesh::{Sealed, Via};
 use bytes::Bytes;
 
@@ -48,6 +49,16 @@ impl Core {
         }
     }
 
+    /// Sends over a peer's home relay, or the one it was heard through.
+    fn relay(&mut self, now: Instant, region: u32, key: NodePublic, data: Bytes) {
+        let region = if self.relays.knows(region) {
+            region
+        } else {
+            self.mesh.seen_region(&key).unwrap_or(region)
+        };
+        self.relays.send(now, region, key, data);
+    }
+
     /// Sends handshakes, pings and the like.
     fn transmit_control(&mut self, now: Instant) -> bool {
         let mut any = false;
@@ -62,9 +73,7 @@ impl Core {
                         self.mesh.send_failed(now, to);
                     }
                 }
-                Via::Derp { region, key } => {
-                    self.relays.send(now, region, key, transmit.data.into())
-                }
+                Via::Derp { region, key } => self.relay(now, region, key, transmit.data.into()),
             }
         }
         any
@@ -88,7 +97,7 @@ impl Core {
             };
             if let Some((region, key)) = route.relay {
                 let data = Bytes::copy_from_slice(self.batch.written(len));
-                self.relays.send(now, region, key, data);
+                self.relay(now, region, key, data);
             }
             let Some(to) = route.direct else {
                 continue;

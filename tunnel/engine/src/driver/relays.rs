@@ -199,6 +199,11 @@ impl Relays {
             .min()
     }
 
+    /// Whether the map has the region.
+    pub(crate) fn knows(&self, region: u32) -> bool {
+        self.map.contains_key(&region)
+    }
+
     /// Queues a packet; drops it when the region is unknown.
     pub(crate) fn send(&mut self, now: Instant, region: u32, key: NodePublic, packet: Bytes) {
         let Some(region) = self.open(region, now) else {

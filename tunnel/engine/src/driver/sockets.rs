@@ -8,8 +8,6 @@ use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-use crate::error::Error;
-
 /// Socket buffer size asked for, in bytes.
 const SOCKET_BUFFER: usize = 7 << 20;
 /// Received messages per system call; each may hold many merged datagrams.
@@ -89,28 +87,23 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
-    /// Binds both families, on the same port number if possible.
-    pub(crate) fn bind(port: u16) -> Result<Self, Error> {
-        let mut last = None;
+    /// Binds both families, on the same port number if possible. Without any
+    /// socket the node goes on over relays.
+    pub(crate) fn bind(port: u16) -> Self {
         for _ in 0..PORT_TRIES {
-            let v4 = Socket::bind(Ipv4Addr::UNSPECIFIED.into(), port).ok();
+            let v4 = Socket::bind(Ipv4Addr::UNSPECIFIED.into(), port);
             let wanted = v4.as_ref().map_or(port, Socket::port);
-            match Socket::bind(Ipv6Addr::UNSPECIFIED.into(), wanted) {
-                Ok(v6) => return Ok(Self::with(v4, Some(v6))),
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse && port == 0 => {
-                    last = Some(error)
+            match (v4, Socket::bind(Ipv6Addr::UNSPECIFIED.into(), wanted)) {
+                // The number is taken in the other family: draw again.
+                (Ok(_), Err(error)) if error.kind() == io::ErrorKind::AddrInUse && port == 0 => {}
+                (Err(error), Err(_)) => {
+                    tracing::warn!(%error, "no UDP socket: relays only");
+                    return Self::with(None, None);
                 }
-                // No IPv6 on this machine.
-                Err(_) if v4.is_some() => return Ok(Self::with(v4, None)),
-                Err(error) => {
-                    last = Some(error);
-                    break;
-                }
+                (v4, v6) => return Self::with(v4.ok(), v6.ok()),
             }
         }
-        Err(Error::Bind(
-            last.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()),
-        ))
+        Self::with(Socket::bind(Ipv4Addr::UNSPECIFIED.into(), port).ok(), None)
     }
 
     fn with(v4: Option<Socket>, v6: Option<Socket>) -> Self {

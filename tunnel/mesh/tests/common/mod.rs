@@ -123,7 +123,7 @@ impl Net {
             disco_key,
             seed: self.rng.random(),
         });
-        mesh.set_endpoints(vec![addr]);
+        mesh.set_endpoints(self.now, vec![addr]);
         self.by_addr.insert(addr, self.nodes.len());
         self.by_key.insert(key, self.nodes.len());
         self.nodes.push(Node {
@@ -311,6 +311,15 @@ impl Net {
             }
         }
         self.now = end;
+    }
+
+    /// Node `n` has another address from now on; nothing reaches the old one.
+    pub(crate) fn move_to(&mut self, n: usize, addr: &str) {
+        let old = self.addr(n);
+        self.by_addr.remove(&old);
+        let new = addr.parse().unwrap();
+        self.by_addr.insert(new, n);
+        self.nodes[n].config.endpoints = vec![new];
     }
 
     /// When something happens next.
