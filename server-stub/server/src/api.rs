@@ -22,6 +22,8 @@ use axum::Router;
 
 use crate::app::App;
 
+pub(crate) use users::is_name;
+
 /// Routes of this part.
 pub(crate) fn routes() -> Router<App> {
     let v2 = Router::new()

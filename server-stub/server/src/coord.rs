@@ -5,7 +5,13 @@ mod resume;
 mod tailnet;
 mod updates;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use adit_coordinator::{Role, Service};
 use adit_messages::tailnet::Node;
@@ -49,6 +55,21 @@ const KEY_LIFETIME: i64 = 30 * 24 * 60 * 60;
 pub(crate) struct State {
     pub(crate) coordinator: Service,
     resume: ResumeKeys,
+    sessions: Sessions,
+}
+
+/// Which session of each agent is its latest. Of two that overlap, the end of
+/// the older one says nothing about the agent.
+#[derive(Debug, Default)]
+struct Sessions {
+    latest: Mutex<HashMap<Uuid, u64>>,
+    last: AtomicU64,
+}
+
+impl Sessions {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, u64>> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A key of resume tokens, as it is stored.
@@ -71,7 +92,25 @@ impl State {
         Ok(Self {
             coordinator: Service::new(),
             resume: ResumeKeys::new(secrets),
+            sessions: Sessions::default(),
         })
+    }
+
+    /// Notes a new session of an agent; returns its number.
+    pub(crate) fn session_begins(&self, agent: Uuid) -> u64 {
+        let number = self.sessions.last.fetch_add(1, Ordering::Relaxed);
+        self.sessions.lock().insert(agent, number);
+        number
+    }
+
+    /// Notes the end of a session; says whether it was the agent's latest.
+    pub(crate) fn session_ends(&self, agent: Uuid, number: u64) -> bool {
+        let mut latest = self.sessions.lock();
+        let is_latest = latest.get(&agent) == Some(&number);
+        if is_latest {
+            latest.remove(&agent);
+        }
+        is_latest
     }
 
     /// How far an agent is from the relays, by region name.

@@ -64,6 +64,12 @@ pub struct DevArgs {
 /// # Errors
 /// When the server cannot start or fails.
 pub async fn run(args: DevArgs) -> anyhow::Result<()> {
+    if !crate::api::is_name(&args.workspace) {
+        bail!(
+            "{:?} cannot be the name of a workspace: it takes 1 to 32 letters and digits with single hyphens between them",
+            args.workspace
+        );
+    }
     let mut stop = Stop::new()?;
     let progress = Progress::new();
     let data_dir = match &args.data_dir {

@@ -71,17 +71,17 @@ impl Supervisor {
 
     /// Fails if there is no agent program to start.
     pub(crate) fn check(&self) -> io::Result<()> {
-        let metadata = std::fs::metadata(&self.config.program).map_err(|error| {
-            io::Error::new(
-                error.kind(),
-                format!("agent program {}: {error}", self.config.program.display()),
-            )
-        })?;
-        if metadata.is_file() {
-            Ok(())
-        } else {
-            Err(io::Error::other("agent program is not a file"))
-        }
+        let program = &self.config.program;
+        let problem = match std::fs::metadata(program) {
+            Ok(metadata) if metadata.is_file() => return Ok(()),
+            Ok(_) => "not a file".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        Err(io::Error::other(format!(
+            "agent program {}: {problem}; build it with `cargo build -p adit-agent`, or choose one \
+             with --agent or ADIT_AGENT_BIN",
+            program.display()
+        )))
     }
 
     /// Makes sure the workspace's agent runs: keeps it if it does, adopts the

@@ -107,6 +107,8 @@ impl AgentService for AgentApi {
             block_direct: self.app.config.block_direct_connections,
             force_websockets: self.app.config.force_websockets,
             git_auth_configs: 0,
+            wildcard_host: self.app.config.wildcard_host.clone(),
+            access_url: self.app.access_url.clone(),
         }))
     }
 

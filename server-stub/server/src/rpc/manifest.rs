@@ -6,6 +6,7 @@ use adit_messages::{agent as pb, tailnet, time};
 use adit_rest::{AppHealth, SharingLevel};
 use adit_store::model::{AgentContext, App, Metadata, Script};
 use bytes::Bytes;
+use url::Url;
 use uuid::Uuid;
 
 /// Everything a manifest is made of.
@@ -20,11 +21,41 @@ pub(crate) struct Facts {
     pub(crate) force_websockets: bool,
     /// The number of sign-in providers for git hosts.
     pub(crate) git_auth_configs: u32,
+    /// Host name pattern of apps (`*.apps.example.com`), or empty.
+    pub(crate) wildcard_host: String,
+    /// By which agents and clients reach this server.
+    pub(crate) access_url: Url,
+}
+
+impl Facts {
+    /// The URL below which ports of the workspace are reached from a browser,
+    /// with a place for the port; empty without host names for apps.
+    fn port_url(&self) -> String {
+        if self.wildcard_host.is_empty() {
+            return String::new();
+        }
+        let AgentContext {
+            agent,
+            workspace,
+            owner,
+            ..
+        } = &self.context;
+        let name = format!(
+            "{{{{port}}}}--{}--{}--{}",
+            agent.name, workspace.name, owner.username
+        );
+        let mut host = self.wildcard_host.replacen('*', &name, 1);
+        if let (false, Some(port)) = (self.wildcard_host.contains(':'), self.access_url.port()) {
+            host = format!("{host}:{port}");
+        }
+        format!("{}://{host}", self.access_url.scheme())
+    }
 }
 
 /// The manifest. Every part that agents written in Go need is present, even if
 /// empty, and no enum is unspecified.
 pub(crate) fn manifest(facts: Facts) -> pb::Manifest {
+    let vs_code_port_proxy_uri = facts.port_url();
     let AgentContext {
         agent,
         workspace,
@@ -36,8 +67,7 @@ pub(crate) fn manifest(facts: Facts) -> pb::Manifest {
         git_auth_configs: facts.git_auth_configs,
         environment_variables: agent.environment_variables,
         directory: agent.directory,
-        // Set where workspace apps have host names of their own.
-        vs_code_port_proxy_uri: String::new(),
+        vs_code_port_proxy_uri,
         motd_path: agent.motd_file,
         disable_direct_connections: facts.block_direct,
         derp_force_websockets: facts.force_websockets,
@@ -127,4 +157,51 @@ fn seconds(seconds: i64) -> prost_types::Duration {
 
 fn id(id: Uuid) -> Bytes {
     Bytes::copy_from_slice(id.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(wildcard_host: &str, access_url: &str) -> Facts {
+        let mut context = AgentContext {
+            agent: Default::default(),
+            workspace: Default::default(),
+            build: Default::default(),
+            job: Default::default(),
+            owner: Default::default(),
+        };
+        context.agent.name = "main".into();
+        context.workspace.name = "box".into();
+        context.owner.username = "ann".into();
+        Facts {
+            context,
+            scripts: Vec::new(),
+            apps: Vec::new(),
+            metadata: Vec::new(),
+            derp_map: Default::default(),
+            block_direct: false,
+            force_websockets: false,
+            git_auth_configs: 0,
+            wildcard_host: wildcard_host.into(),
+            access_url: access_url.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn ports_have_urls_where_apps_have_host_names() {
+        assert_eq!(facts("", "http://h").port_url(), "");
+        assert_eq!(
+            facts("*.apps.example.com", "https://h.example.com").port_url(),
+            "https://{{port}}--main--box--ann.apps.example.com"
+        );
+        assert_eq!(
+            facts("*.localhost", "http://127.0.0.1:3000").port_url(),
+            "http://{{port}}--main--box--ann.localhost:3000"
+        );
+        assert_eq!(
+            facts("*.localhost:9", "http://127.0.0.1:3000").port_url(),
+            "http://{{port}}--main--box--ann.localhost:9"
+        );
+    }
 }

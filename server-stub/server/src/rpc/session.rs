@@ -51,6 +51,7 @@ pub(crate) async fn serve<IO>(
     let service = Arc::new(AgentApi::new(app.clone(), agent, workspace, version));
     let tailnet = Arc::new(TailnetApi::new(app.clone(), Peer::agent(&context)));
     drop(context);
+    let number = monitored.then(|| app.coord.session_begins(agent));
     tracing::info!(%agent, monitored, "agent session begins");
     let reason = tokio::select! {
         // Ends with the session.
@@ -59,7 +60,7 @@ pub(crate) async fn serve<IO>(
         () = app.shutdown.cancelled() => "the server is shutting down".to_owned(),
     };
     connection.close().await;
-    if monitored {
+    if number.is_some_and(|number| app.coord.session_ends(agent, number)) {
         let farewell = async {
             if let Err(error) = app.store.agent_disconnected(agent, Time::now()).await {
                 tracing::warn!(%agent, error = &error as &dyn std::error::Error, "could not note the end of a session");
