@@ -45,8 +45,19 @@ pub(crate) async fn run(agent: &Arc<Instance>) {
     let mut told = Told::default();
     let mut version = Version::CURRENT;
     let mut wait = backoff.next_wait(0.0);
+    let mut hurried = false;
     loop {
-        tokio::time::sleep(wait).await;
+        // A shutdown has something to report, so it does not sit out a wait
+        // that began before it.
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = agent.graceful.cancelled(), if !hurried => {
+                hurried = true;
+                backoff.reset();
+                wait = backoff.next_wait(0.0);
+                continue;
+            }
+        }
         let error = match Session::open(agent, &mut version).await {
             Err(error) => error,
             Ok(session) => {
