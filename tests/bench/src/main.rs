@@ -16,6 +16,7 @@ mod options;
 mod proc;
 mod report;
 mod run;
+mod simulated;
 mod subject;
 mod tick;
 
@@ -40,6 +41,12 @@ fn main() -> ExitCode {
     match cli.helper {
         Some(Helper::Guard { of, dir }) => guard::watch(of, &dir),
         Some(Helper::Tick) => tick::print(),
+        Some(Helper::Agents { url, tokens }) => {
+            if let Err(error) = simulated::run(&url, &tokens) {
+                eprintln!("error: {error:#}");
+                return ExitCode::FAILURE;
+            }
+        }
         None => match bench(cli.options) {
             Ok(code) => return code,
             Err(error) => {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use url::Url;
 
 /// Measure Adit, and a real Coder beside it.
 ///
@@ -57,6 +58,16 @@ pub(crate) enum Helper {
         /// Directory to remove
         #[arg(long)]
         dir: PathBuf,
+    },
+    /// Connect simulated agents and keep them
+    #[command(hide = true)]
+    Agents {
+        /// Address of the control plane
+        #[arg(long)]
+        url: Url,
+        /// File with the agents' tokens, one a line
+        #[arg(long)]
+        tokens: PathBuf,
     },
     /// Print numbered lines at a steady pace
     #[command(hide = true)]

@@ -3,6 +3,7 @@
 mod claim;
 mod connect;
 mod faults;
+mod fleet;
 mod iperf;
 mod link;
 mod lossy;
@@ -25,10 +26,11 @@ use crate::{
 /// others run all the same.
 pub(crate) fn run(context: &mut Context, report: &mut Report) -> Vec<String> {
     let mut failures = Vec::new();
-    let alone: [(Case, Alone); 4] = [
+    let alone: [(Case, Alone); 5] = [
         (Case::Size, size::run),
         (Case::Link, link::run),
         (Case::Claim, claim::run),
+        (Case::Fleet, fleet::run),
         (Case::Lossy, lossy::run),
     ];
     let local: [(Case, Local); 6] = [
