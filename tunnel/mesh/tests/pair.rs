@@ -237,11 +237,55 @@ fn a_one_way_black_hole_is_noticed_too() {
 }
 
 #[test]
+fn translators_are_opened_from_both_sides() {
+    for seed in 0..20 {
+        let mut net = pair(500 + seed);
+        net.filter = true;
+        net.udp = Link {
+            loss: 50,
+            ..Link::clean(1 + seed * 3)
+        };
+        let _ = longest_gap(&mut net, Duration::from_secs(4));
+        assert_eq!(net.direct(0, 1), Some(net.addr(1)), "seed {seed}");
+        assert_eq!(net.direct(1, 0), Some(net.addr(0)), "seed {seed}");
+    }
+}
+
+#[test]
+fn endpoints_found_late_are_told_at_once() {
+    let mut net = Net::new(600, 2);
+    let addrs = [net.addr(0), net.addr(1)];
+    for n in 0..2 {
+        let now = net.now;
+        net.nodes[n].mesh.set_endpoints(now, Vec::new());
+        let config = adit_mesh::PeerConfig {
+            endpoints: Vec::new(),
+            ..net.nodes[n].config.clone()
+        };
+        net.nodes[1 - n].mesh.upsert_peer(now, config).unwrap();
+    }
+    let _ = longest_gap(&mut net, MS(500));
+    assert!(net.direct(0, 1).is_none() && net.direct(1, 0).is_none());
+    let now = net.now;
+    net.nodes[1].mesh.set_endpoints(now, vec![addrs[1]]);
+    let _ = longest_gap(&mut net, MS(200));
+    assert_eq!(net.direct(0, 1), Some(addrs[1]));
+    assert_eq!(
+        net.direct(1, 0),
+        Some(addrs[0]),
+        "learned from the other's ping"
+    );
+}
+
+#[test]
 fn a_move_is_followed_within_half_a_second() {
     for seed in 0..20 {
         for mover in 0..2 {
             let mut net = pair(300 + seed);
-            net.udp = Link { jitter: MS(1), ..Link::clean(1 + seed * 2) };
+            net.udp = Link {
+                jitter: MS(1),
+                ..Link::clean(1 + seed * 2)
+            };
             let _ = longest_gap(&mut net, Duration::from_secs(3));
             net.move_to(mover, "198.51.100.7:999");
             let (now, addr) = (net.now, net.addr(mover));
@@ -260,7 +304,10 @@ fn a_silent_change_of_the_translated_address_is_followed() {
     for seed in 0..20 {
         for mover in 0..2 {
             let mut net = pair(400 + seed);
-            net.udp = Link { jitter: MS(1), ..Link::clean(1 + seed * 2) };
+            net.udp = Link {
+                jitter: MS(1),
+                ..Link::clean(1 + seed * 2)
+            };
             let _ = longest_gap(&mut net, Duration::from_secs(3));
             net.move_to(mover, "192.0.2.77:1024");
             let gap = longest_gap(&mut net, Duration::from_secs(3));

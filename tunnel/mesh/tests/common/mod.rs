@@ -69,6 +69,10 @@ pub(crate) struct Net {
     pub(crate) nodes: Vec<Node>,
     pub(crate) udp: Link,
     pub(crate) derp: Link,
+    /// Every node sits behind a translator that lets in only what comes from
+    /// where something was sent to.
+    pub(crate) filter: bool,
+    opened: HashSet<(usize, SocketAddr)>,
     /// Addresses nothing gets through to.
     pub(crate) black_holes: HashSet<SocketAddr>,
     rng: StdRng,
@@ -88,6 +92,8 @@ impl Net {
             nodes: Vec::new(),
             udp: Link::clean(5),
             derp: Link::clean(20),
+            filter: false,
+            opened: HashSet::new(),
             black_holes: HashSet::new(),
             rng: StdRng::seed_from_u64(seed),
             queue: BTreeMap::new(),
@@ -206,6 +212,7 @@ impl Net {
         let (link, delivery) = match transmit.via {
             Via::Udp(to) => {
                 self.nodes[from].sent_udp += 1;
+                self.opened.insert((from, to));
                 if self.black_holes.contains(&to) {
                     return;
                 }
@@ -257,6 +264,9 @@ impl Net {
                 let Some(n) = self.by_addr.get(&to).copied() else {
                     return;
                 };
+                if self.filter && !self.opened.contains(&(n, from)) {
+                    return;
+                }
                 (n, self.nodes[n].mesh.handle_udp(now, from, &data, &mut out))
             }
             Delivery::Derp { from, to, data } => {
