@@ -386,11 +386,9 @@ fn a_slow_way_back_for_acknowledgements_costs_little() {
         delay: Duration::from_millis(20),
         ..LinkConfig::default()
     };
-    let back = LinkConfig {
-        rate: 2 * MBIT,
-        queue: 100,
-        ..there.clone()
-    };
+    let mut back = there.clone();
+    back.rate = 2 * MBIT;
+    back.queue = 100;
     let mut sim = Sim::new(5, there, back);
     let (from, to) = (sim.host(using(BBR)), sim.host(using(BBR)));
     let transfer = sim.transfer(from, to, u64::MAX);

@@ -141,6 +141,8 @@ pub(crate) struct Tcb {
     drs_at: Nanos,
     drs_read: u64,
     drs_copied: u64,
+    /// Bytes that arrived per round trip lately.
+    per_round: u64,
 
     // Options.
     ts_on: bool,
@@ -234,6 +236,7 @@ impl Tcb {
             drs_at: ctx.now,
             drs_read: 1,
             drs_copied: 0,
+            per_round: 0,
             ts_on: true,
             ts_offset: open.ts_offset,
             ts_recent: 0,

@@ -77,6 +77,8 @@ impl Tcb {
                 self.recv.grow(want, ctx.pool);
             }
             self.drs_copied = self.drs_copied.max(copied);
+            let elapsed = (now - self.drs_at).max(1);
+            self.per_round = (u128::from(copied) * u128::from(rtt) / u128::from(elapsed)) as u64;
             self.drs_read = self.recv.total_read();
             self.drs_at = now;
         }
