@@ -28,15 +28,21 @@ pub(crate) async fn any_workspace(app: &App, actor: &Actor, id: Uuid) -> ApiResu
 pub(crate) async fn workspace(app: &App, actor: &Actor, id: Uuid) -> ApiResult<Workspace> {
     let workspace = any_workspace(app, actor, id).await?;
     if workspace.deleted {
-        return Err(ApiError::new(
-            http::StatusCode::GONE,
-            format!(
-                "Workspace {:?} was deleted, you can view this workspace by specifying '?deleted=true' and trying again.",
-                workspace.id.to_string()
-            ),
-        ));
+        return Err(deleted(&workspace));
     }
     Ok(workspace)
+}
+
+/// For a workspace that was there once.
+pub(crate) fn deleted(workspace: &Workspace) -> ApiError {
+    ApiError::new(
+        http::StatusCode::GONE,
+        format!(
+            "Workspace {:?} was deleted, you can view this workspace by specifying \
+             '?include_deleted=true' and trying again.",
+            workspace.id.to_string()
+        ),
+    )
 }
 
 /// A build of a workspace, also of a deleted one.

@@ -102,7 +102,10 @@ async fn checked(app: &App, request: &mut Request, next: Next) -> Response {
         .extensions()
         .get::<ConnectInfo<SocketAddr>>()
         .map(|info| info.0.ip());
-    let subject = rate::subject(peer, token.as_deref());
+    let subject = rate::Subject {
+        peer,
+        token: token.as_deref(),
+    };
     let verdict = app.rate.take(subject, &path, exempt);
     if verdict.refused {
         let mut response = verdict.refusal().into_response();

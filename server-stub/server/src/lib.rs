@@ -35,6 +35,8 @@ pub(crate) mod schedule;
 pub(crate) mod search;
 mod serve;
 pub(crate) mod template;
+#[cfg(test)]
+mod tests;
 pub(crate) mod upgrade;
 
 pub use app::App;

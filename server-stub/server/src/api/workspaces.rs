@@ -45,14 +45,7 @@ async fn show(
 ) -> ApiResult<Json<Workspace>> {
     let row = access::any_workspace(&app, &actor, id).await?;
     if row.deleted && !query.flag("include_deleted") {
-        return Err(ApiError::new(
-            StatusCode::GONE,
-            format!(
-                "Workspace {:?} was deleted, you can view this workspace by specifying \
-                 '?include_deleted=true' and trying again.",
-                id.to_string()
-            ),
-        ));
+        return Err(access::deleted(&row));
     }
     Ok(Json(convert::workspace(&app, actor.user.id, &row).await?))
 }

@@ -1,11 +1,12 @@
 //! How many requests one may send.
 //!
-//! A fixed window of one minute per subject and path. Subjects are tokens, or
-//! addresses for requests without one. The table is bounded: when it is full of
-//! open windows, further subjects share one.
+//! A fixed window of one minute per subject and path. A subject is a token at
+//! an address, or the address alone for requests without a token. The table is
+//! bounded: when it is full of open windows, each address has one for all that
+//! is not in the table, so that whoever fills it only limits himself.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::hash::{DefaultHasher, Hasher as _};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -45,12 +46,27 @@ pub(crate) struct Verdict {
 }
 
 /// Who sends a request.
-pub(crate) fn subject(peer: Option<IpAddr>, token: Option<&str>) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    match token.and_then(|token| token.split_once('-')) {
-        Some((id, _)) => id.hash(&mut hasher),
-        None => peer.hash(&mut hasher),
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Subject<'a> {
+    pub(crate) peer: Option<IpAddr>,
+    pub(crate) token: Option<&'a str>,
+}
+
+impl Subject<'_> {
+    fn window(self, path: &str) -> u64 {
+        let id = self.token.and_then(|token| token.split_once('-'));
+        key((self.peer, id.map(|(id, _)| id), path))
     }
+
+    /// The window for all that is not in the table.
+    fn shared(self) -> u64 {
+        key((self.peer, "shared"))
+    }
+}
+
+fn key(value: impl std::hash::Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
     hasher.finish()
 }
 
@@ -73,17 +89,15 @@ impl RateLimiter {
     }
 
     /// Counts one request.
-    pub(crate) fn take(&self, subject: u64, path: &str, exempt: bool) -> Verdict {
+    pub(crate) fn take(&self, subject: Subject<'_>, path: &str, exempt: bool) -> Verdict {
         let limit = self.limit_of(path);
         let now = Instant::now();
-        let mut hasher = DefaultHasher::new();
-        (subject, path).hash(&mut hasher);
-        let mut key = hasher.finish();
+        let mut key = subject.window(path);
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         if windows.len() >= MAX_WINDOWS && !windows.contains_key(&key) {
             windows.retain(|_, window| now.duration_since(window.start) < WINDOW);
             if windows.len() >= MAX_WINDOWS {
-                key = 0;
+                key = subject.shared();
             }
         }
         let window = windows.entry(key).or_insert(Window {
@@ -144,36 +158,43 @@ impl Verdict {
 mod tests {
     use super::*;
 
+    fn token(token: &str) -> Subject<'_> {
+        Subject {
+            peer: None,
+            token: Some(token),
+        }
+    }
+
     #[test]
     fn each_path_has_its_own_count() {
         let limiter = RateLimiter::new(2);
-        assert!(!limiter.take(1, "/a", false).refused);
-        assert!(!limiter.take(1, "/a", false).refused);
-        assert!(limiter.take(1, "/a", false).refused);
-        assert!(!limiter.take(1, "/b", false).refused);
-        assert!(!limiter.take(2, "/a", false).refused);
-        assert!(!limiter.take(1, "/a", true).refused);
+        let (one, two) = (token("one-x"), token("two-x"));
+        assert!(!limiter.take(one, "/a", false).refused);
+        assert!(!limiter.take(one, "/a", false).refused);
+        assert!(limiter.take(one, "/a", false).refused);
+        assert!(!limiter.take(one, "/b", false).refused);
+        assert!(!limiter.take(two, "/a", false).refused);
+        assert!(!limiter.take(one, "/a", true).refused);
     }
 
     #[test]
     fn the_table_is_bounded() {
         let limiter = RateLimiter::new(5);
-        for subject in 0..MAX_WINDOWS as u64 * 2 {
-            limiter.take(subject, "/a", false);
+        for n in 0..MAX_WINDOWS * 2 {
+            limiter.take(token(&format!("{n}-x")), "/a", false);
         }
         assert!(
             limiter
                 .windows
                 .lock()
-                .is_ok_and(|w| w.len() <= MAX_WINDOWS + 1)
+                .is_ok_and(|windows| windows.len() <= MAX_WINDOWS + 1)
         );
     }
 
     #[test]
     fn zero_is_no_limit() {
         let limiter = RateLimiter::new(0);
-        for _ in 0..1000 {
-            assert!(!limiter.take(1, "/api/v2/users/login", false).refused);
-        }
+        let path = "/api/v2/users/login";
+        assert!((0..1000).all(|_| !limiter.take(token("a-b"), path, false).refused));
     }
 }

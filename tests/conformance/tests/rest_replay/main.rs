@@ -51,11 +51,14 @@ async fn recorded_flows_replay() {
     for (name, _) in starts::NOT_SERVED {
         assert!(known.iter().any(|flow| flow == name), "no flow {name:?}");
     }
+    let mut flows = tokio::task::JoinSet::new();
     for name in known {
-        if only.as_ref().is_some_and(|only| *only != name) {
-            continue;
+        if only.as_ref().is_none_or(|only| *only == name) {
+            flows.spawn(async move { (differences(&name).await, name) });
         }
-        let failures = differences(&name).await;
+    }
+    while let Some(done) = flows.join_next().await {
+        let (failures, name) = done.unwrap();
         let reason = starts::NOT_SERVED.iter().find(|(flow, _)| *flow == name);
         match (reason, failures.is_empty()) {
             (None, true) => println!("{name}: same"),
