@@ -17,6 +17,8 @@ use crate::scripts::{Stage, StageOutcome};
 const SSH: Duration = Duration::from_secs(5);
 /// How long the last reports may take, together.
 const REPORTS: Duration = Duration::from_secs(5);
+/// How often a shutdown looks whether the coordinator is still there.
+const GOODBYE_POLL: Duration = Duration::from_millis(10);
 /// How long scripts that were hung up may take.
 const SCRIPTS: Duration = Duration::from_secs(12);
 
@@ -73,8 +75,14 @@ impl Instance {
         let _ = lifecycle
             .wait_for(crate::lifecycle::Lifecycle::is_settled)
             .await;
-        if let Some(tunnel) = self.tunnel.get().filter(|t| t.is_coordinated()) {
-            tunnel.said_goodbye.cancelled().await;
+        if let Some(tunnel) = self.tunnel.get() {
+            // Without a coordinator there is nobody to say goodbye to.
+            while tunnel.is_coordinated() {
+                let goodbye = tunnel.said_goodbye.cancelled();
+                if tokio::time::timeout(GOODBYE_POLL, goodbye).await.is_ok() {
+                    break;
+                }
+            }
         }
         self.logs.drained().await;
         self.completions.drained().await;

@@ -21,6 +21,17 @@ fn call<T>(name: &'static str, r: Result<T, adit_rpc::Error>) -> Result<T, Sessi
     r.map_err(|source| SessionError::Call { call: name, source })
 }
 
+/// Being known to the coordinator. Over when dropped, which is also how it ends
+/// when another part of the session fails.
+struct Membership<'a>(&'a Tunnel);
+
+impl Drop for Membership<'_> {
+    fn drop(&mut self) {
+        self.0.coordinating.store(false, Ordering::Relaxed);
+        self.0.peers.all_lost();
+    }
+}
+
 impl Tunnel {
     /// Announces this node and takes peers over until the stream ends. When
     /// `graceful` is cancelled it says goodbye and returns.
@@ -29,10 +40,8 @@ impl Tunnel {
         tailnet: &TailnetClient,
         graceful: &CancellationToken,
     ) -> Result<(), SessionError> {
-        let ended = self.coordinate_inner(tailnet, graceful).await;
-        self.coordinating.store(false, Ordering::Relaxed);
-        self.peers.all_lost();
-        ended
+        let _membership = Membership(self);
+        self.coordinate_inner(tailnet, graceful).await
     }
 
     async fn coordinate_inner(
