@@ -1,26 +1,22 @@
 //! The node: all peers, and the way of each datagram to the right one.
 
+mod discovery;
+mod grants;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use adit_disco::{Envelope, Message};
-use adit_keys::{DiscoPrivate, DiscoPublic, NONCE_LEN, NodePrivate, NodePublic};
+use adit_keys::{DiscoPrivate, DiscoPublic, NodePrivate, NodePublic};
 use rand::rngs::StdRng;
-use rand::{Rng, RngCore, SeedableRng};
+use rand::{Rng, SeedableRng};
 use uuid::Uuid;
 
-use crate::noise::{Boring, Introducer, Kind, kind, receiver_index};
-use crate::paths::{Action, Paths};
+use crate::noise::{Introducer, Kind, kind, receiver_index};
 use crate::peer::Peer;
-use crate::tunnel::{Input, Output, Tunnel};
-use crate::types::{
-    Event, MeshConfig, PeerConfig, PeerError, PeerInfo, Received, Sealed, Transmit, Via,
-};
-
-/// Stands for a relay where disco wants an address; the port is the region.
-const DERP_ADDR: Ipv4Addr = Ipv4Addr::new(127, 3, 3, 40);
+use crate::tunnel::{Input, Output};
+use crate::types::{Event, MeshConfig, PeerInfo, Received, Sealed, Transmit, Via};
 
 /// Initiations from unknown addresses examined per second.
 const INTRODUCTIONS: u32 = 100;
@@ -102,133 +98,6 @@ impl Mesh {
             blocked: false,
             next_token: 1,
         }
-    }
-
-    /// Grants a peer or updates what is known of it. A new node key or disco
-    /// key under the same id starts from nothing.
-    ///
-    /// An overlay address that another peer holds stays with that peer.
-    ///
-    /// # Errors
-    /// The description cannot be used; nothing changed.
-    pub fn upsert_peer(&mut self, now: Instant, config: PeerConfig) -> Result<(), PeerError> {
-        if config.disco_key.is_zero() {
-            return Err(PeerError::NoDiscoKey);
-        }
-        if config.node_key.is_zero() {
-            return Err(PeerError::NoNodeKey);
-        }
-        if config.node_key == self.node_public {
-            return Err(PeerError::OwnKey);
-        }
-        let same = |peer: &Peer| {
-            peer.key() == config.node_key && peer.config.disco_key == config.disco_key
-        };
-        let by_id = self.by_id.get(&config.id).copied();
-        if let Some(index) = by_id
-            && !self.peers.get(&index).is_some_and(same)
-        {
-            self.remove_peer(config.id);
-        }
-        // The same node under a new name keeps its sessions.
-        if let Some(index) = self.by_key.get(&config.node_key).copied()
-            && let Some(peer) = self.peers.get(&index)
-            && peer.id != config.id
-        {
-            let old = peer.id;
-            if same(peer) {
-                self.by_id.remove(&old);
-                self.by_id.insert(config.id, index);
-            } else {
-                self.remove_peer(old);
-            }
-        }
-        let index = match self.by_id.get(&config.id) {
-            Some(index) => *index,
-            None => self.insert(&config),
-        };
-        self.apply(now, index, config);
-        self.after(now, index);
-        Ok(())
-    }
-
-    fn insert(&mut self, config: &PeerConfig) -> PeerIndex {
-        let index = loop {
-            self.next_index = (self.next_index + 1) & 0x00ff_ffff;
-            if !self.peers.contains_key(&self.next_index) {
-                break self.next_index;
-            }
-        };
-        let source = config
-            .allowed_ips
-            .first()
-            .copied()
-            .unwrap_or(Ipv6Addr::LOCALHOST);
-        let noise = Boring::new(&self.node_key, &config.node_key, index, source);
-        let mut paths = Paths::default();
-        if self.blocked {
-            // Nothing is active yet, so the time does not matter.
-            paths.block();
-        }
-        let peer = Peer {
-            id: config.id,
-            config: config.clone(),
-            allowed: Vec::new(),
-            tunnel: Tunnel::new(noise),
-            paths,
-            disco: self.disco_key.shared(&config.disco_key),
-            index,
-            rx_bytes: 0,
-            tx_bytes: 0,
-            seen_region: None,
-            armed: None,
-        };
-        self.by_id.insert(config.id, index);
-        self.by_key.insert(config.node_key, index);
-        self.by_disco.insert(config.disco_key, index);
-        self.peers.insert(index, peer);
-        index
-    }
-
-    fn apply(&mut self, now: Instant, index: PeerIndex, config: PeerConfig) {
-        self.by_ip.retain(|_, holder| *holder != index);
-        let mut allowed = Vec::new();
-        for ip in &config.allowed_ips {
-            let holder = *self.by_ip.entry(*ip).or_insert(index);
-            if holder == index {
-                allowed.push(*ip);
-            } else {
-                tracing::warn!(%ip, peer = %config.id, "overlay address is held by another peer");
-            }
-        }
-        let Some(peer) = self.peers.get_mut(&index) else {
-            return;
-        };
-        peer.id = config.id;
-        peer.allowed = allowed;
-        peer.paths
-            .set_announced(now, &config.endpoints, &mut self.rng);
-        peer.tunnel
-            .set_keepalive(now, config.keepalive, &mut self.rng);
-        if peer.config.home_region != config.home_region {
-            peer.tunnel.nudge(now, &mut self.rng);
-        }
-        peer.config = config;
-    }
-
-    /// Takes a grant back: nothing is sent to or accepted from the peer.
-    pub fn remove_peer(&mut self, id: Uuid) {
-        let Some(index) = self.by_id.remove(&id) else {
-            return;
-        };
-        let Some(peer) = self.peers.remove(&index) else {
-            return;
-        };
-        self.by_key.remove(&peer.key());
-        if self.by_disco.get(&peer.config.disco_key) == Some(&index) {
-            self.by_disco.remove(&peer.config.disco_key);
-        }
-        self.by_ip.retain(|_, holder| *holder != index);
     }
 
     /// Own addresses over UDP, offered to peers in call-me-maybe messages.
@@ -453,101 +322,6 @@ impl Mesh {
         received
     }
 
-    fn handle_disco(&mut self, now: Instant, via: Via, datagram: &[u8]) {
-        let Some(envelope) = Envelope::parse(datagram) else {
-            return;
-        };
-        let by_relay = match via {
-            Via::Derp { key, .. } => self.by_key.get(&key).copied(),
-            Via::Udp(_) => None,
-        };
-        let index = by_relay
-            .filter(|i| {
-                self.peers
-                    .get(i)
-                    .is_some_and(|p| p.config.disco_key == envelope.sender)
-            })
-            .or_else(|| self.by_disco.get(&envelope.sender).copied());
-        let Some(peer) = index.and_then(|i| self.peers.get_mut(&i)) else {
-            return;
-        };
-        let index = peer.index;
-        let Ok(message) = envelope.open(&peer.disco) else {
-            return;
-        };
-        match message {
-            Message::Ping { tx, .. } => {
-                let src = match via {
-                    Via::Udp(addr) => {
-                        peer.paths.pinged_from(now, addr, &mut self.rng);
-                        addr
-                    }
-                    Via::Derp { region, .. } => {
-                        SocketAddr::from((DERP_ADDR, u16::try_from(region).unwrap_or(0)))
-                    }
-                };
-                let back = match via {
-                    Via::Udp(_) => via,
-                    Via::Derp { region, .. } => Via::Derp {
-                        region,
-                        key: peer.key(),
-                    },
-                };
-                self.send_disco(index, back, &Message::Pong { tx, src });
-            }
-            Message::Pong { tx, .. } => {
-                if let Some(answered) = peer.paths.ponged(now, tx)
-                    && let Some(token) = answered.token
-                {
-                    self.events.push_back(Event::Pong {
-                        token,
-                        latency: answered.rtt,
-                        via: answered.via,
-                    });
-                }
-            }
-            Message::CallMeMaybe { endpoints } => {
-                if by_relay == Some(index) {
-                    peer.paths.called(now, &endpoints, &mut self.rng);
-                }
-            }
-        }
-        self.after(now, index);
-    }
-
-    /// Starts a ping over every path to the peer that holds `ip`. The first
-    /// answer gives an [`Event::Pong`] with the returned token; later ones do
-    /// too.
-    pub fn ping(&mut self, now: Instant, ip: &Ipv6Addr) -> Option<u64> {
-        let index = *self.by_ip.get(ip)?;
-        let token = self.next_token;
-        self.next_token += 1;
-        let peer = self.peers.get_mut(&index)?;
-        peer.paths.ping_all(now, token, &mut self.rng);
-        let relay = peer.relay();
-        let tx = peer.paths.note_ping(now, relay, Some(token), &mut self.rng);
-        self.send_disco(
-            index,
-            relay,
-            &Message::Ping {
-                tx,
-                node_key: Some(self.node_public),
-            },
-        );
-        self.after(now, index);
-        Some(token)
-    }
-
-    fn send_disco(&mut self, index: PeerIndex, via: Via, message: &Message) {
-        let Some(peer) = self.peers.get(&index) else {
-            return;
-        };
-        let mut nonce = [0; NONCE_LEN];
-        self.rng.fill_bytes(&mut nonce);
-        let data = adit_disco::seal(&self.disco_public, &peer.disco, &nonce, message);
-        self.transmit(Transmit { via, data });
-    }
-
     fn transmit(&mut self, transmit: Transmit) {
         if self.transmits.len() >= MAX_QUEUED {
             self.transmits.pop_front();
@@ -588,45 +362,6 @@ impl Mesh {
                 self.act(now, index, action);
             }
             self.after(now, index);
-        }
-    }
-
-    fn act(&mut self, now: Instant, index: PeerIndex, action: Action) {
-        match action {
-            Action::Ping { tx, to } => {
-                self.send_disco(
-                    index,
-                    Via::Udp(to),
-                    &Message::Ping {
-                        tx,
-                        node_key: Some(self.node_public),
-                    },
-                );
-            }
-            Action::CallMeMaybe => {
-                let endpoints = if self.blocked {
-                    Vec::new()
-                } else {
-                    self.endpoints.clone()
-                };
-                if let Some(peer) = self.peers.get(&index)
-                    && !endpoints.is_empty()
-                {
-                    let relay = peer.relay();
-                    self.send_disco(index, relay, &Message::CallMeMaybe { endpoints });
-                }
-            }
-            Action::Changed(direct) => {
-                if let Some(peer) = self.peers.get_mut(&index) {
-                    if direct.is_some() {
-                        peer.tunnel.nudge(now, &mut self.rng);
-                    }
-                    self.events.push_back(Event::Path {
-                        id: peer.id,
-                        direct,
-                    });
-                }
-            }
         }
     }
 
