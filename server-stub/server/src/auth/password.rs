@@ -1,24 +1,74 @@
 //! Passwords: Argon2id, and how strong one must be.
 
+use anyhow::anyhow;
 use argon2::password_hash::rand_core::OsRng;
-use argon2::password_hash::{PasswordHash, PasswordHasher as _, PasswordVerifier as _, SaltString};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::password_hash::{Output, ParamsString, PasswordHash, Salt, SaltString};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use tokio::sync::Semaphore;
 
 /// Memory for one hash in KiB: OWASP's recommendation for Argon2id with one
 /// lane and two passes.
 const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
+const LENGTH: usize = 32;
 /// Bits of guessing work a password must have.
 const MIN_ENTROPY: f64 = 52.0;
 const MAX_LENGTH: usize = 64;
+/// Address space asked for with each hash. Above 32 MiB glibc always gives a
+/// mapping of its own, which goes back to the system when it is freed; smaller
+/// ones would stay with the process. What is not used costs nothing.
+const RESERVED_BLOCKS: usize = 33 * 1024;
 
 /// Hashes at the same time: each takes 19 MiB while it runs.
 static SLOTS: Semaphore = Semaphore::const_new(2);
 
-fn hasher() -> Argon2<'static> {
-    let params = Params::new(MEMORY_KIB, PASSES, 1, None).unwrap_or_default();
+fn params() -> Params {
+    Params::new(MEMORY_KIB, PASSES, 1, Some(LENGTH)).unwrap_or_default()
+}
+
+fn derive(password: &str, salt: &[u8], params: Params) -> anyhow::Result<Output> {
+    let blocks = params.block_count();
+    let mut memory: Vec<Block> = Vec::with_capacity(blocks.max(RESERVED_BLOCKS));
+    memory.resize_with(blocks, Block::default);
+    let mut out = [0; LENGTH];
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        .hash_password_into_with_memory(password.as_bytes(), salt, &mut out, &mut memory[..])
+        .map_err(|error| anyhow!("hash password: {error}"))?;
+    Output::new(&out).map_err(|error| anyhow!("hash password: {error}"))
+}
+
+fn decode(salt: Salt<'_>) -> anyhow::Result<Vec<u8>> {
+    let mut buffer = [0; Salt::MAX_LENGTH];
+    let bytes = salt
+        .decode_b64(&mut buffer)
+        .map_err(|error| anyhow!("salt of a password: {error}"))?;
+    Ok(bytes.to_vec())
+}
+
+fn hash_now(password: &str) -> anyhow::Result<String> {
+    let wrong = |error| anyhow!("hash password: {error}");
+    let salt = SaltString::generate(&mut OsRng);
+    let hash = PasswordHash {
+        algorithm: Algorithm::Argon2id.ident(),
+        version: Some(Version::V0x13.into()),
+        params: ParamsString::try_from(&params()).map_err(wrong)?,
+        salt: Some(salt.as_salt()),
+        hash: Some(derive(password, &decode(salt.as_salt())?, params())?),
+    };
+    Ok(hash.to_string())
+}
+
+fn verify_now(password: &str, stored: &str) -> anyhow::Result<bool> {
+    let Ok(hash) = PasswordHash::new(stored) else {
+        derive(password, b"no such account", params())?;
+        return Ok(false);
+    };
+    let (Some(salt), Some(expected)) = (hash.salt, hash.hash) else {
+        return Ok(false);
+    };
+    let params = Params::try_from(&hash).map_err(|error| anyhow!("stored password: {error}"))?;
+    // Outputs are compared in constant time.
+    Ok(derive(password, &decode(salt)?, params)? == expected)
 }
 
 /// The stored form of a password.
@@ -27,14 +77,7 @@ fn hasher() -> Argon2<'static> {
 /// When the hash cannot be computed.
 pub(crate) async fn hash(password: String) -> anyhow::Result<String> {
     let _slot = SLOTS.acquire().await?;
-    tokio::task::spawn_blocking(move || {
-        let salt = SaltString::generate(&mut OsRng);
-        hasher()
-            .hash_password(password.as_bytes(), &salt)
-            .map(|hash| hash.to_string())
-            .map_err(|error| anyhow::anyhow!("hash password: {error}"))
-    })
-    .await?
+    tokio::task::spawn_blocking(move || hash_now(&password)).await?
 }
 
 /// Whether a password is the one behind `stored`. An empty `stored` never
@@ -44,16 +87,7 @@ pub(crate) async fn hash(password: String) -> anyhow::Result<String> {
 /// When the check cannot be made.
 pub(crate) async fn verify(password: String, stored: String) -> anyhow::Result<bool> {
     let _slot = SLOTS.acquire().await?;
-    let matches = tokio::task::spawn_blocking(move || match PasswordHash::new(&stored) {
-        Ok(hash) => hasher().verify_password(password.as_bytes(), &hash).is_ok(),
-        Err(_) => {
-            let mut out = [0; 32];
-            let _ = hasher().hash_password_into(password.as_bytes(), b"no such account", &mut out);
-            false
-        }
-    })
-    .await?;
-    Ok(matches)
+    tokio::task::spawn_blocking(move || verify_now(&password, &stored)).await?
 }
 
 /// Why a password is not acceptable.
