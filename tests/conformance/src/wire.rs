@@ -63,7 +63,8 @@ pub enum Record {
 pub struct Tcp {
     /// Number of the connection.
     pub conn: u32,
-    /// Milliseconds since the recording began.
+    /// Milliseconds since the recording began, where that was kept.
+    #[serde(default)]
     pub t_ms: f64,
     /// Who ended it, for the events of one side.
     pub dir: Option<Dir>,
@@ -78,7 +79,8 @@ pub struct Http {
     pub conn: u32,
     /// Request or answer.
     pub dir: Dir,
-    /// Milliseconds since the recording began.
+    /// Milliseconds since the recording began, where that was kept.
+    #[serde(default)]
     pub t_ms: f64,
     /// Request or status line and headers, verbatim. Absent for the rest of a
     /// body.
@@ -96,7 +98,8 @@ pub struct Ws {
     pub conn: u32,
     /// Which way it went.
     pub dir: Dir,
-    /// Milliseconds since the recording began.
+    /// Milliseconds since the recording began, where that was kept.
+    #[serde(default)]
     pub t_ms: f64,
     /// `binary`, `text`, `ping`, `pong`, `close` or `continuation`.
     pub op: String,
@@ -124,7 +127,8 @@ pub struct Drpc {
     pub conn: u32,
     /// Which way it went.
     pub dir: Dir,
-    /// Milliseconds since the recording began.
+    /// Milliseconds since the recording began, where that was kept.
+    #[serde(default)]
     pub t_ms: f64,
     /// yamux stream.
     pub stream: u32,
@@ -156,7 +160,8 @@ pub struct Derp {
     pub conn: u32,
     /// Which way it went.
     pub dir: Dir,
-    /// Milliseconds since the recording began.
+    /// Milliseconds since the recording began, where that was kept.
+    #[serde(default)]
     pub t_ms: f64,
     /// The frame with its header; empty where `ws` records hold it.
     #[serde(default, deserialize_with = "hex_bytes", rename = "hex")]
