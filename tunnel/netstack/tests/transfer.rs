@@ -397,3 +397,9 @@ fn a_slow_way_back_for_acknowledgements_costs_little() {
     println!("{got:.1} Mbit/s");
     assert!(got > 70.0, "{got}");
 }
+
+/// A run in which the first flight times out.
+#[test]
+fn a_bad_start_is_made_good() {
+    assert!(goodput(BBR, 100, 0.005, 512, 14) > 70.0);
+}

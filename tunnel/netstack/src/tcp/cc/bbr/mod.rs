@@ -41,7 +41,12 @@ const STARTUP_LOSS_THRESHOLD: f64 = 0.06;
 const BETA: f64 = 0.7;
 /// Part of the upper bound left free for other flows.
 const HEADROOM: f64 = 0.15;
+/// Growth per round that shows that there is more: in startup, and while
+/// probing, where the pacing gain allows no more than 1.24.
 const FULL_BW_GROWTH: f64 = 1.25;
+const UP_BW_GROWTH: f64 = 1.1;
+/// Fewer lost segments than this say nothing about the volume in flight.
+const LEAST_LOSSES: u64 = 3;
 const FULL_BW_ROUNDS: u32 = 3;
 /// Lost segments in a round that end startup if the rate is above the threshold.
 const STARTUP_LOSSES: u64 = 6;
@@ -343,7 +348,12 @@ impl Bbr {
         if self.full_bw_now || !self.round_start || sample.app_limited {
             return;
         }
-        if sample.rate as f64 >= self.full_bw as f64 * FULL_BW_GROWTH {
+        let growth = if self.state == State::Up {
+            UP_BW_GROWTH
+        } else {
+            FULL_BW_GROWTH
+        };
+        if sample.rate as f64 >= self.full_bw as f64 * growth {
             self.reset_full_bw(sample.rate);
             return;
         }
@@ -426,6 +436,10 @@ impl Bbr {
 
     pub(crate) fn on_timeout(&mut self, _now: Nanos, in_flight: u64) {
         self.save();
+        if !self.full_bw_reached {
+            // A pause is no plateau.
+            self.reset_full_bw(0);
+        }
         self.prior_cwnd = self.prior_cwnd.max(self.cwnd);
         self.cwnd = (in_flight + self.mss).max(4 * self.mss);
     }

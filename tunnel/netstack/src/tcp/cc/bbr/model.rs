@@ -1,6 +1,8 @@
 //! Signals from acknowledgements, and the bounds drawn from them.
 
-use super::{BASE_LOSS_PACKETS, BETA, Bbr, LOSS_DEVIATIONS, LOSS_THRESHOLD, State, UNLIMITED};
+use super::{
+    BASE_LOSS_PACKETS, BETA, Bbr, LEAST_LOSSES, LOSS_DEVIATIONS, LOSS_THRESHOLD, State, UNLIMITED,
+};
 use crate::tcp::cc::Ack;
 use crate::tcp::rate::RateSample;
 use crate::tcp::{MILLIS, Nanos};
@@ -89,7 +91,7 @@ impl Bbr {
         let packets = (sent / self.mss) as f64;
         let base = self.base_lost / self.base_sent.max(1.0);
         let noise = LOSS_DEVIATIONS * (packets * base).sqrt() * self.mss as f64;
-        lost as f64 > LOSS_THRESHOLD * sent as f64 + noise
+        lost >= LEAST_LOSSES * self.mss && lost as f64 > LOSS_THRESHOLD * sent as f64 + noise
     }
 
     pub(super) fn reset_lower_bounds(&mut self) {
