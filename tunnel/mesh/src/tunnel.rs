@@ -268,6 +268,14 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
+    /// Sends a keepalive, if there is a session: tells the peer that this side
+    /// can be reached.
+    pub(crate) fn poke(&mut self, now: Instant, rng: &mut impl Rng) {
+        if self.usable(now) {
+            self.send_empty(now, rng);
+        }
+    }
+
     /// Retries a running handshake now: a better path turned up.
     pub(crate) fn nudge(&mut self, now: Instant, rng: &mut impl Rng) {
         if self.attempt.as_ref().is_some_and(|a| a.tries < 8) {

@@ -113,8 +113,8 @@ pub enum Event {
         /// The path that was pinged.
         via: Via,
     },
-    /// The path to a peer changed, or packets begin to be sent over the relay
-    /// beside it: what was lost is worth sending again.
+    /// The path to a peer changed, the relay begins to help out, or the peer is
+    /// heard after a silence: what was lost is worth sending again now.
     Path {
         /// The peer.
         id: Uuid,

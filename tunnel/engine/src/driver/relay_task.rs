@@ -17,6 +17,10 @@ const BATCH: usize = 256;
 /// First wait before a new attempt, and the longest.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// Longest wait while traffic wants to go this way, and for how long such
+/// hurry makes sense.
+const BUSY_MAX: Duration = Duration::from_millis(500);
+const BUSY_SPAN: Duration = Duration::from_secs(60);
 /// A connection that lasted this long resets the wait.
 const HEALTHY: Duration = Duration::from_secs(10);
 /// After a change of networks the relay has to answer within this.
@@ -36,6 +40,8 @@ pub(crate) struct Wish {
     pub(crate) home: bool,
     /// Counts changes of networks.
     pub(crate) link: u64,
+    /// Traffic wants to go this way.
+    pub(crate) busy: bool,
 }
 
 /// One region's task.
@@ -56,6 +62,7 @@ impl RelayTask {
         let mut options = ConnectOptions::new(self.key.clone(), self.config.endpoints.clone());
         options.websocket_only = self.websocket_only;
         let mut wait = Duration::ZERO;
+        let mut down_since = Instant::now();
         loop {
             let error = match Client::connect(&self.http, &options, &self.memory).await {
                 Ok(client) => {
@@ -64,6 +71,7 @@ impl RelayTask {
                     if since.elapsed() >= HEALTHY {
                         wait = Duration::ZERO;
                     }
+                    down_since = Instant::now();
                     error
                 }
                 Err(error) => error.to_string(),
@@ -77,8 +85,11 @@ impl RelayTask {
                 return;
             }
             let jitter = rand::rng().random_range(0.5..1.0);
+            let hurry = self.wish.borrow().busy && down_since.elapsed() < BUSY_SPAN;
+            let most = if hurry { BUSY_MAX } else { BACKOFF_MAX };
             // A change of networks is worth a try at once.
-            let _ = tokio::time::timeout(wait.mul_f64(jitter), self.changed_link()).await;
+            let pause = wait.min(most).mul_f64(jitter);
+            let _ = tokio::time::timeout(pause, self.changed(hurry)).await;
             wait = (wait * 17 / 10).clamp(BACKOFF_MIN, BACKOFF_MAX);
         }
     }
@@ -86,7 +97,10 @@ impl RelayTask {
     /// Forwards what the relay sends until the connection ends.
     async fn serve(&mut self, client: Arc<Client>) -> String {
         let region = self.config.region;
-        client.note_preferred(self.wish.borrow_and_update().home);
+        let Wish {
+            mut home, mut link, ..
+        } = *self.wish.borrow_and_update();
+        client.note_preferred(home);
         let up = RelayEvent::Up {
             region,
             client: Arc::clone(&client),
@@ -95,7 +109,6 @@ impl RelayTask {
             return String::new();
         }
         let mut batch = Vec::new();
-        let mut link = self.wish.borrow().link;
         loop {
             tokio::select! {
                 got = client.recv_batch(&mut batch, BATCH) => {
@@ -119,7 +132,9 @@ impl RelayTask {
                         return String::new();
                     }
                     let wish = *self.wish.borrow();
-                    client.note_preferred(wish.home);
+                    if std::mem::replace(&mut home, wish.home) != wish.home {
+                        client.note_preferred(home);
+                    }
                     if std::mem::replace(&mut link, wish.link) != wish.link
                         && !matches!(tokio::time::timeout(PROBE, client.ping()).await, Ok(Some(_)))
                     {
@@ -130,10 +145,12 @@ impl RelayTask {
         }
     }
 
-    async fn changed_link(&mut self) {
+    /// Waits for a change of networks, or (if not known before) for hurry.
+    async fn changed(&mut self, hurry: bool) {
         let link = self.wish.borrow_and_update().link;
         while self.wish.changed().await.is_ok() {
-            if self.wish.borrow_and_update().link != link {
+            let wish = *self.wish.borrow_and_update();
+            if wish.link != link || (wish.busy && !hurry) {
                 return;
             }
         }

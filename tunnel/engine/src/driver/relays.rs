@@ -22,6 +22,8 @@ const CONGESTED: usize = 256 * 1024;
 /// Longest time the core waits for a congested relay before it goes on and
 /// lets the connection's own bound drop.
 const PATIENCE: Duration = Duration::from_millis(50);
+/// A region used within this time is missed when it goes down.
+const MISSED: Duration = Duration::from_secs(45);
 /// A region that is not home is closed this long after the last packet to it.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -44,6 +46,13 @@ struct Region {
     task: tokio::task::AbortHandle,
     last_sent: Instant,
     wish: watch::Sender<Wish>,
+}
+
+impl Region {
+    fn set_busy(&self, busy: bool) {
+        self.wish
+            .send_if_modified(|wish| std::mem::replace(&mut wish.busy, busy) != busy);
+    }
 }
 
 /// All relay connections of a node.
@@ -123,13 +132,14 @@ impl Relays {
 
     fn publish_wishes(&self) {
         for (id, region) in &self.regions {
-            let wish = Wish {
-                home: *id == self.home,
-                link: self.link,
-            };
-            region
-                .wish
-                .send_if_modified(|old| std::mem::replace(old, wish) != wish);
+            region.wish.send_if_modified(|old| {
+                let wish = Wish {
+                    home: *id == self.home,
+                    link: self.link,
+                    ..*old
+                };
+                std::mem::replace(old, wish) != wish
+            });
         }
     }
 
@@ -145,6 +155,7 @@ impl Relays {
             let (wish_sender, wish) = watch::channel(Wish {
                 home: id == self.home,
                 link: self.link,
+                busy: false,
             });
             let task = RelayTask {
                 config: self.map.get(&id)?.clone(),
@@ -210,8 +221,11 @@ impl Relays {
             return;
         };
         region.last_sent = now;
-        if region.client.is_none() && region.waiting.len() == BACKLOG {
-            region.waiting.pop_front();
+        if region.client.is_none() {
+            region.set_busy(true);
+            if region.waiting.len() == BACKLOG {
+                region.waiting.pop_front();
+            }
         }
         region.waiting.push_back((key, packet));
     }
@@ -256,12 +270,15 @@ impl Relays {
                 };
                 if let Some(entry) = self.regions.get_mut(region) {
                     entry.client = Some(Arc::clone(client));
+                    entry.set_busy(false);
                 }
                 self.last_error = None;
             }
             RelayEvent::Down { region, error } => {
                 if let Some(entry) = self.regions.get_mut(region) {
-                    entry.client = None;
+                    if entry.client.take().is_some() && entry.last_sent.elapsed() < MISSED {
+                        entry.set_busy(true);
+                    }
                     entry.congested_since = None;
                 }
                 self.last_error = Some(error.clone());

@@ -130,11 +130,15 @@ impl Mesh {
         self.for_all(now, |peer, rng| peer.paths.link_changed(now, rng));
     }
 
-    /// A relay connection came up: handshakes under way are repeated at once.
+    /// A relay connection came up: handshakes under way are repeated at once,
+    /// and peers that were reached over relays hear from this node.
     pub fn relay_up(&mut self, now: Instant, region: u32) {
         self.for_all(now, |peer, rng| {
             if peer.config.home_region == region {
                 peer.tunnel.nudge(now, rng);
+            }
+            if peer.paths.relay_up(now) {
+                peer.tunnel.poke(now, rng);
             }
         });
     }
@@ -287,6 +291,7 @@ impl Mesh {
             // Replays are normal while both paths are used.
             return Received::Nothing;
         };
+        peer.paths.heard(now);
         match via {
             Via::Udp(from) => peer.paths.heard_udp(now, from, &mut self.rng),
             Via::Derp { region, .. } => {

@@ -35,6 +35,8 @@ const GIVE_UP: Duration = Duration::from_secs(2);
 /// Bounds of the time a path may stay silent after a packet was sent.
 const SILENCE_MIN: Duration = Duration::from_millis(150);
 const SILENCE_MAX: Duration = Duration::from_secs(1);
+/// Silence after which a packet means that the way was shut and is open again.
+const LONG_SILENCE: Duration = Duration::from_secs(1);
 /// Most candidates kept.
 const MAX_CANDIDATES: usize = 100;
 
@@ -108,6 +110,8 @@ pub(crate) struct Paths {
     best: Option<Best>,
     pings: HashMap<TxId, Sent>,
     last_send: Option<Instant>,
+    /// First data sent since anything was heard, over whichever path.
+    waiting: Option<Instant>,
     last_call: Option<Instant>,
     full_probe: Option<Instant>,
     lost: bool,
@@ -170,6 +174,7 @@ impl Paths {
     pub(crate) fn sent(&mut self, now: Instant, rng: &mut impl Rng) {
         let woke = !self.active(now);
         self.last_send = Some(now);
+        self.waiting.get_or_insert(now);
         match &mut self.best {
             Some(best) => {
                 if best.unanswered.is_none() {
@@ -192,6 +197,26 @@ impl Paths {
         {
             self.ping_best(now, rng);
         }
+    }
+
+    /// An authentic packet arrived over any path. After a long silence that
+    /// says that the way is open again.
+    pub(crate) fn heard(&mut self, now: Instant) {
+        if let Some(since) = self.waiting.take()
+            && now.duration_since(since) >= LONG_SILENCE
+        {
+            self.actions.push_back(Action::Changed(self.direct()));
+        }
+    }
+
+    /// The relay works again: whether the peer should be told, because packets
+    /// go that way.
+    pub(crate) fn relay_up(&mut self, now: Instant) -> bool {
+        let matters = self.active(now) && !self.trusted(now);
+        if matters {
+            self.actions.push_back(Action::Changed(self.direct()));
+        }
+        matters
     }
 
     /// An authentic WireGuard packet arrived over UDP from `addr`.
