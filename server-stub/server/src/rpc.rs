@@ -6,6 +6,7 @@ mod reinit;
 mod report;
 mod rest;
 mod session;
+mod stored;
 mod subagent;
 mod usage;
 

@@ -8,7 +8,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{agent, report};
+use super::{report, stored};
 use crate::{
     app::App,
     auth::AgentActor,
@@ -142,7 +142,7 @@ pub(super) async fn logs(
         });
     }
     let source = new.log_source_id.unwrap_or(report::EXTERNAL_LOG_SOURCE);
-    if agent::append_logs(&app, context.agent.id, context.workspace.id, source, lines).await? {
+    if stored::append_logs(&app, context.agent.id, context.workspace.id, source, lines).await? {
         return Err(ApiError::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "Logs limit exceeded",
@@ -185,7 +185,7 @@ pub(super) async fn app_status(
         message: new.message,
         uri: new.uri,
     };
-    agent::set_app_status(&app, context.agent.id, &request)
+    stored::set_app_status(&app, context.agent.id, &request)
         .await
         .map_err(|error| match error.as_str() {
             "Message is too long." => ApiError::bad_request(error),

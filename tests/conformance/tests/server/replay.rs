@@ -101,11 +101,9 @@ impl Replay {
                     }
                     at_mark(&text, &mut self.deployment).await;
                 }
-                Record::Tcp(tcp) => {
-                    if tcp.dir == Some(Dir::ToServer) && tcp.event != "open" {
-                        self.settle().await;
-                        self.conns.remove(&tcp.conn);
-                    }
+                Record::Tcp(tcp) if tcp.dir == Some(Dir::ToServer) && tcp.event != "open" => {
+                    self.settle().await;
+                    self.conns.remove(&tcp.conn);
                 }
                 _ => {}
             }
