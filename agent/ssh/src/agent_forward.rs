@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use adit_sshd::OpenOut;
 use tokio::net::UnixListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::channel::ChannelIo;
 use crate::connection::Connection;
 use crate::forward::relay;
 
@@ -76,13 +76,8 @@ async fn serve(conn: Arc<Connection>, listener: UnixListener, token: Cancellatio
         };
         let task_conn = Arc::clone(&conn);
         conn.tasks.spawn(async move {
-            let Some(handle) = task_conn.handle() else {
-                return;
-            };
-            match handle.channel_open_agent().await {
-                Ok(channel) => {
-                    relay(&ChannelIo::new(Arc::clone(&task_conn), channel), stream).await
-                }
+            match task_conn.open(&OpenOut::Agent).await {
+                Ok(io) => relay(&io, stream).await,
                 Err(error) => tracing::debug!(%error, "client refused an agent connection"),
             }
         });

@@ -1,14 +1,12 @@
 //! What the tasks of one connection share.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
-use russh::ChannelId;
-use russh::server::Handle;
+use adit_sshd::{OpenError, OpenOut};
 use tokio_util::sync::CancellationToken;
 
-use crate::inbox::Inbox;
+use crate::channel::ChannelIo;
 use crate::server::Shared;
 use crate::tasks::Tasks;
 
@@ -22,14 +20,8 @@ pub(crate) struct Connection {
     pub(crate) token: CancellationToken,
     /// Sessions, forwards and listeners.
     pub(crate) tasks: Tasks,
-    handle: OnceLock<Handle>,
+    protocol: OnceLock<adit_sshd::Connection>,
     agent_forwarding: AtomicBool,
-    channels: Mutex<HashMap<ChannelId, Entry>>,
-}
-
-struct Entry {
-    inbox: Arc<Inbox>,
-    closed: CancellationToken,
 }
 
 impl Connection {
@@ -39,21 +31,20 @@ impl Connection {
             peer_ip,
             token,
             tasks: Tasks::default(),
-            handle: OnceLock::new(),
+            protocol: OnceLock::new(),
             agent_forwarding: AtomicBool::new(false),
-            channels: Mutex::default(),
         }
     }
 
-    /// Makes the library's handle available to tasks that open channels.
-    pub(crate) fn set_handle(&self, handle: Handle) {
-        let _ = self.handle.set(handle);
+    /// The peer is authenticated: channels can be opened.
+    pub(crate) fn set_protocol(&self, protocol: adit_sshd::Connection) {
+        let _ = self.protocol.set(protocol);
     }
 
-    /// The library's handle, once the peer is authenticated. Never await it
-    /// inside a handler callback: the callback blocks the loop that answers.
-    pub(crate) fn handle(&self) -> Option<&Handle> {
-        self.handle.get()
+    /// Opens a channel to the client.
+    pub(crate) async fn open(&self, open: &OpenOut) -> Result<ChannelIo, OpenError> {
+        let protocol = self.protocol.get().ok_or(OpenError::Unavailable)?;
+        protocol.open(open).await.map(ChannelIo::new)
     }
 
     /// The peer offers its SSH agent, to all sessions of the connection.
@@ -63,45 +54,5 @@ impl Connection {
 
     pub(crate) fn agent_offered(&self) -> bool {
         self.agent_forwarding.load(Ordering::Relaxed)
-    }
-
-    /// The inbox of a channel and the token that tells when it is closed;
-    /// made on first use.
-    pub(crate) fn register(&self, id: ChannelId) -> (Arc<Inbox>, CancellationToken) {
-        let mut channels = self.channels();
-        let entry = channels.entry(id).or_insert_with(|| Entry {
-            inbox: Arc::default(),
-            closed: self.token.child_token(),
-        });
-        (Arc::clone(&entry.inbox), entry.closed.clone())
-    }
-
-    /// The inbox of a channel that is still wanted.
-    pub(crate) fn inbox(&self, id: ChannelId) -> Option<Arc<Inbox>> {
-        self.channels().get(&id).map(|e| Arc::clone(&e.inbox))
-    }
-
-    /// The peer closed the channel.
-    pub(crate) fn closed(&self, id: ChannelId) {
-        if let Some(entry) = self.channels().remove(&id) {
-            entry.inbox.end();
-            entry.closed.cancel();
-        }
-    }
-
-    /// Nobody here is interested in the channel any more.
-    pub(crate) fn forget(&self, id: ChannelId) {
-        self.channels().remove(&id);
-    }
-
-    /// Lets the peer send more once `len` bytes of a channel are consumed.
-    pub(crate) fn consumed(&self, id: ChannelId, inbox: &Inbox, len: usize) {
-        if let (Some(amount), Some(handle)) = (inbox.consume(len), self.handle()) {
-            handle.adjust_window(id, amount);
-        }
-    }
-
-    fn channels(&self) -> MutexGuard<'_, HashMap<ChannelId, Entry>> {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

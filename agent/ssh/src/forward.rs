@@ -15,10 +15,11 @@ pub(crate) use listen::Listeners;
 
 use std::time::Duration;
 
+use adit_sshd::Gone;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::channel::{ChannelIo, Gone};
+use crate::channel::ChannelIo;
 
 /// Output is read in pieces of this size, growing while they are filled.
 const SMALLEST_READ: usize = 4 << 10;
@@ -65,7 +66,7 @@ where
     if proper && tokio::time::timeout(CLOSE_GRACE, io.closed()).await.is_ok() {
         return;
     }
-    io.finish(None).await;
+    io.finish(None);
 }
 
 /// Sends what the local side writes, to its end. Fails if reading fails.
@@ -87,6 +88,6 @@ async fn copy_out(
         }
     }
     // A peer that has closed the channel needs no EOF.
-    let _ = io.eof().await;
+    let _ = io.eof();
     Ok(())
 }

@@ -1,345 +1,145 @@
-//! Callbacks of the SSH library.
+//! What the client asks for.
 //!
-//! They run inside the connection's event loop, so they only note what the
-//! peer wants, answer, and start tasks.
+//! Everything here is called by the task that moves the connection's bytes,
+//! so it only notes what the client wants, answers, and starts tasks.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use russh::server::{Auth, ChannelOpenHandle, Msg, Session};
-use russh::{Channel, ChannelId, ChannelOpenFailure, Pty, Sig};
+use adit_sshd::{ChannelId, Global, GlobalReply, Open, Opening, Refusal, Request};
+use tokio::sync::mpsc;
 
 use crate::channel::ChannelIo;
 use crate::connection::Connection;
 use crate::forward::{Direct, Listeners};
 use crate::session::{PtyRequest, Slot, Start, X11Request};
 
+/// Requests about listeners that may wait; as many as the protocol queues.
+const LISTENER_REQUESTS: usize = 128;
+
 /// One connection's handler.
 pub(crate) struct Handler {
     conn: Arc<Connection>,
     sessions: HashMap<ChannelId, Slot>,
-    listeners: Listeners,
+    /// To the task that owns the listeners, once there is one.
+    listeners: Option<mpsc::Sender<(GlobalReply, Global)>>,
 }
-
-type Outcome<T = ()> = Result<T, russh::Error>;
 
 impl Handler {
     pub(crate) fn new(conn: Arc<Connection>) -> Self {
         Self {
-            listeners: Listeners::new(Arc::clone(&conn)),
             conn,
             sessions: HashMap::new(),
-        }
-    }
-
-    fn answer(session: &mut Session, channel: ChannelId, ok: bool) -> Outcome {
-        if ok {
-            session.channel_success(channel)
-        } else {
-            session.channel_failure(channel)
+            listeners: None,
         }
     }
 
     /// Starts a session's program, once.
-    fn start(&mut self, channel: ChannelId, start: Start, session: &mut Session) -> Outcome {
-        let setup = self.sessions.get_mut(&channel).and_then(Slot::take);
-        let ok = setup.is_some();
-        Self::answer(session, channel, ok)?;
-        if let Some(setup) = setup {
-            let conn = Arc::clone(&self.conn);
-            self.conn.tasks.spawn(setup.run(conn, start));
-        }
-        Ok(())
+    fn start(&mut self, id: ChannelId, start: Start) -> bool {
+        let Some(setup) = self.sessions.get_mut(&id).and_then(Slot::take) else {
+            return false;
+        };
+        let conn = Arc::clone(&self.conn);
+        self.conn.tasks.spawn(setup.run(conn, start));
+        true
     }
 
-    fn direct(&self, target: Direct, channel: Channel<Msg>, reply: ChannelOpenHandle) {
-        let io = ChannelIo::new(Arc::clone(&self.conn), channel);
+    fn with_slot(&mut self, id: ChannelId, work: impl FnOnce(&mut Slot) -> bool) -> bool {
+        self.sessions.get_mut(&id).is_some_and(work)
+    }
+
+    fn direct(&self, target: Direct, opening: Opening) {
         self.conn
             .tasks
-            .spawn(target.run(Arc::clone(&self.conn), io, reply));
-    }
-
-    fn deliver(&self, channel: ChannelId, data: &[u8]) {
-        if let Some(inbox) = self.conn.inbox(channel)
-            && !inbox.push(data)
-        {
-            self.conn.consumed(channel, &inbox, data.len());
-        }
+            .spawn(target.run(Arc::clone(&self.conn), opening));
     }
 }
 
-fn prohibited(reason: &str) -> ChannelOpenFailure {
-    ChannelOpenFailure::Other {
-        code: ChannelOpenFailure::AdministrativelyProhibited.code(),
-        reason: reason.to_owned(),
-    }
-}
-
-impl russh::server::Handler for Handler {
-    type Error = russh::Error;
-
-    async fn auth_none(&mut self, _user: &str) -> Outcome<Auth> {
-        Ok(Auth::Accept)
+impl adit_sshd::Handler for Handler {
+    fn authenticated(&mut self, conn: &adit_sshd::Connection, _: &[u8]) {
+        self.conn.set_protocol(conn.clone());
     }
 
-    async fn auth_succeeded(&mut self, session: &mut Session) -> Outcome {
-        self.conn.set_handle(session.handle());
-        Ok(())
-    }
-
-    async fn channel_open_session(
-        &mut self,
-        channel: Channel<Msg>,
-        reply: ChannelOpenHandle,
-        _: &mut Session,
-    ) -> Outcome {
-        let io = ChannelIo::new(Arc::clone(&self.conn), channel);
-        self.sessions.insert(io.id(), Slot::new(io));
-        reply.accept().await;
-        Ok(())
-    }
-
-    async fn channel_open_direct_tcpip(
-        &mut self,
-        channel: Channel<Msg>,
-        host: &str,
-        port: u32,
-        originator: &str,
-        _originator_port: u32,
-        reply: ChannelOpenHandle,
-        _: &mut Session,
-    ) -> Outcome {
-        if self.conn.server.config.block_local_port_forwarding {
-            reply
-                .reject(prohibited("port forwarding is disabled"))
-                .await;
-            return Ok(());
-        }
-        match u16::try_from(port) {
-            Ok(port) => self.direct(Direct::tcp(host, port, originator), channel, reply),
-            Err(_) => reply.reject(ChannelOpenFailure::ConnectFailed).await,
-        }
-        Ok(())
-    }
-
-    async fn channel_open_direct_streamlocal(
-        &mut self,
-        channel: Channel<Msg>,
-        path: &str,
-        reply: ChannelOpenHandle,
-        _: &mut Session,
-    ) -> Outcome {
-        if self.conn.server.config.block_local_port_forwarding {
-            reply
-                .reject(prohibited("local port forwarding is disabled"))
-                .await;
-            return Ok(());
-        }
-        self.direct(Direct::unix(path), channel, reply);
-        Ok(())
-    }
-
-    async fn channel_open_x11(
-        &mut self,
-        _: Channel<Msg>,
-        _: &str,
-        _: u32,
-        reply: ChannelOpenHandle,
-        _: &mut Session,
-    ) -> Outcome {
-        reply.reject(ChannelOpenFailure::UnknownChannelType).await;
-        Ok(())
-    }
-
-    async fn channel_open_forwarded_tcpip(
-        &mut self,
-        _: Channel<Msg>,
-        _: &str,
-        _: u32,
-        _: &str,
-        _: u32,
-        reply: ChannelOpenHandle,
-        _: &mut Session,
-    ) -> Outcome {
-        reply.reject(ChannelOpenFailure::UnknownChannelType).await;
-        Ok(())
-    }
-
-    /// A channel we asked for is open: its data may follow at once.
-    async fn channel_open_confirmation(
-        &mut self,
-        id: ChannelId,
-        _: u32,
-        _: u32,
-        _: &mut Session,
-    ) -> Outcome {
-        self.conn.register(id);
-        Ok(())
-    }
-
-    async fn data(&mut self, channel: ChannelId, data: &[u8], _: &mut Session) -> Outcome {
-        self.deliver(channel, data);
-        Ok(())
-    }
-
-    async fn channel_eof(&mut self, channel: ChannelId, _: &mut Session) -> Outcome {
-        if let Some(inbox) = self.conn.inbox(channel) {
-            inbox.end();
-        }
-        Ok(())
-    }
-
-    async fn channel_close(&mut self, channel: ChannelId, _: &mut Session) -> Outcome {
-        self.sessions.remove(&channel);
-        self.conn.closed(channel);
-        Ok(())
-    }
-
-    async fn pty_request(
-        &mut self,
-        channel: ChannelId,
-        term: &str,
-        cols: u32,
-        rows: u32,
-        _: u32,
-        _: u32,
-        modes: &[(Pty, u32)],
-        session: &mut Session,
-    ) -> Outcome {
-        let request = PtyRequest::new(term, modes);
-        let ok = self
-            .sessions
-            .get_mut(&channel)
-            .is_some_and(|slot| slot.set_pty(request, cols, rows));
-        Self::answer(session, channel, ok)
-    }
-
-    async fn window_change_request(
-        &mut self,
-        channel: ChannelId,
-        cols: u32,
-        rows: u32,
-        _: u32,
-        _: u32,
-        session: &mut Session,
-    ) -> Outcome {
-        let ok = self
-            .sessions
-            .get_mut(&channel)
-            .is_some_and(|slot| slot.resize(cols, rows));
-        Self::answer(session, channel, ok)
-    }
-
-    async fn env_request(
-        &mut self,
-        channel: ChannelId,
-        name: &str,
-        value: &str,
-        session: &mut Session,
-    ) -> Outcome {
-        let ok = self
-            .sessions
-            .get_mut(&channel)
-            .is_some_and(|slot| slot.set_env(name, value));
-        Self::answer(session, channel, ok)
-    }
-
-    async fn x11_request(
-        &mut self,
-        channel: ChannelId,
-        single_connection: bool,
-        protocol: &str,
-        cookie: &str,
-        screen: u32,
-        session: &mut Session,
-    ) -> Outcome {
-        let request = X11Request::new(single_connection, protocol, cookie, screen);
-        let ok = self
-            .sessions
-            .get_mut(&channel)
-            .is_some_and(|slot| slot.set_x11(request));
-        Self::answer(session, channel, ok)
-    }
-
-    /// The library answers by itself.
-    async fn agent_request(&mut self, _: ChannelId, _: &mut Session) -> Outcome<bool> {
-        self.conn.offer_agent();
-        Ok(true)
-    }
-
-    async fn shell_request(&mut self, channel: ChannelId, session: &mut Session) -> Outcome {
-        self.start(channel, Start::Shell, session)
-    }
-
-    async fn exec_request(
-        &mut self,
-        channel: ChannelId,
-        command: &[u8],
-        session: &mut Session,
-    ) -> Outcome {
-        self.start(channel, Start::exec(command), session)
-    }
-
-    async fn subsystem_request(
-        &mut self,
-        channel: ChannelId,
-        name: &str,
-        session: &mut Session,
-    ) -> Outcome {
-        if name == "sftp" {
-            self.start(channel, Start::Sftp, session)
-        } else {
-            session.channel_failure(channel)
-        }
-    }
-
-    async fn signal(&mut self, channel: ChannelId, signal: Sig, _: &mut Session) -> Outcome {
-        if let Some(slot) = self.sessions.get(&channel) {
-            slot.signal(&signal);
-        }
-        Ok(())
-    }
-
-    async fn tcpip_forward(
-        &mut self,
-        address: &str,
-        port: &mut u32,
-        _: &mut Session,
-    ) -> Outcome<bool> {
-        match self.listeners.listen_tcp(address, *port).await {
-            Ok(bound) => {
-                *port = u32::from(bound);
-                Ok(true)
+    fn open(&mut self, opening: Opening, open: Open) {
+        let blocked = self.conn.server.config.block_local_port_forwarding;
+        match open {
+            Open::Session => {
+                if let Some(channel) = opening.accept() {
+                    let io = ChannelIo::new(channel);
+                    self.sessions.insert(io.id(), Slot::new(io));
+                }
             }
-            Err(error) => {
-                tracing::debug!(%error, address, port, "remote forward refused");
-                Ok(false)
+            Open::DirectTcpip { .. } if blocked => {
+                opening.refuse(Refusal::Prohibited, "port forwarding is disabled");
             }
+            Open::DirectTcpip {
+                host,
+                port,
+                originator,
+                ..
+            } => match u16::try_from(port) {
+                Ok(port) => self.direct(Direct::tcp(host, port, originator), opening),
+                Err(_) => opening.refuse(Refusal::ConnectFailed, "no such port"),
+            },
+            Open::DirectStreamlocal { .. } if blocked => {
+                opening.refuse(Refusal::Prohibited, "local port forwarding is disabled");
+            }
+            Open::DirectStreamlocal { path } => self.direct(Direct::unix(path), opening),
         }
     }
 
-    async fn cancel_tcpip_forward(
-        &mut self,
-        address: &str,
-        port: u32,
-        _: &mut Session,
-    ) -> Outcome<bool> {
-        self.listeners.cancel_tcp(address, port);
-        Ok(true)
-    }
-
-    async fn streamlocal_forward(&mut self, path: &str, _: &mut Session) -> Outcome<bool> {
-        match self.listeners.listen_unix(path) {
-            Ok(()) => Ok(true),
-            Err(error) => {
-                tracing::debug!(%error, path, "remote socket forward refused");
-                Ok(false)
+    fn request(&mut self, id: ChannelId, request: Request) -> bool {
+        match request {
+            Request::Pty {
+                term,
+                cols,
+                rows,
+                modes,
+            } => {
+                let request = PtyRequest::new(term, modes);
+                self.with_slot(id, |slot| slot.set_pty(request, cols, rows))
             }
+            Request::WindowChange { cols, rows } => {
+                self.with_slot(id, |slot| slot.resize(cols, rows))
+            }
+            Request::Env { name, value } => self.with_slot(id, |slot| slot.set_env(name, value)),
+            Request::X11 {
+                single,
+                protocol,
+                cookie,
+                screen,
+            } => {
+                let request = X11Request::new(single, protocol, cookie, screen);
+                self.with_slot(id, |slot| slot.set_x11(request))
+            }
+            Request::Agent => {
+                self.conn.offer_agent();
+                true
+            }
+            Request::Shell => self.start(id, Start::Shell),
+            Request::Exec(command) => self.start(id, Start::Exec(command.into())),
+            Request::Subsystem(name) => name == b"sftp" && self.start(id, Start::Sftp),
+            Request::Signal(name) => self.with_slot(id, |slot| {
+                slot.signal(&name);
+                true
+            }),
+            Request::Keepalive => true,
+            _ => false,
         }
     }
 
-    async fn cancel_streamlocal_forward(&mut self, path: &str, _: &mut Session) -> Outcome<bool> {
-        self.listeners.cancel_unix(path);
-        Ok(true)
+    fn global(&mut self, reply: GlobalReply, request: Global) {
+        let listeners = self.listeners.get_or_insert_with(|| {
+            let (sender, requests) = mpsc::channel(LISTENER_REQUESTS);
+            let listeners = Listeners::new(Arc::clone(&self.conn));
+            self.conn.tasks.spawn(listeners.serve(requests));
+            sender
+        });
+        // A request that finds no place is refused.
+        let _ = listeners.try_send((reply, request));
+    }
+
+    fn closed(&mut self, id: ChannelId) {
+        self.sessions.remove(&id);
     }
 }

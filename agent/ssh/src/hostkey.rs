@@ -16,11 +16,8 @@ mod primes;
 
 use std::fmt;
 
+use adit_sshd::RsaKey;
 use num_bigint::BigUint;
-use russh::keys::ssh_key::private::{KeypairData, RsaKeypair, RsaPrivateKey};
-use russh::keys::ssh_key::public::RsaPublicKey;
-use russh::keys::ssh_key::{Error, Mpint};
-use russh::keys::{HashAlg, PrivateKey};
 use thiserror::Error;
 
 use generator::Generator;
@@ -32,11 +29,11 @@ const EXPONENT: u32 = 65_537;
 /// generator.
 #[derive(Debug, Error)]
 #[error("derive host key")]
-pub struct HostKeyError(#[from] Error);
+pub struct HostKeyError;
 
 /// The server's RSA host key.
 #[derive(Clone)]
-pub struct HostKey(PrivateKey);
+pub struct HostKey(RsaKey);
 
 impl HostKey {
     /// Derives the key of an agent. Takes tens of milliseconds of CPU: call
@@ -49,17 +46,19 @@ impl HostKey {
         let e = BigUint::from(EXPONENT);
         let p = primes::draw(&mut generator, &e, None);
         let q = primes::draw(&mut generator, &e, Some(&p));
-        Ok(Self(assemble(&p, &q, &e)?))
+        RsaKey::from_primes(&p, &q, &e)
+            .map(Self)
+            .ok_or(HostKeyError)
     }
 
     /// Fingerprint as OpenSSH prints it: `SHA256:` and base64.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        self.0.fingerprint(HashAlg::Sha256).to_string()
+        self.0.fingerprint()
     }
 
-    pub(crate) fn private(&self) -> PrivateKey {
-        self.0.clone()
+    pub(crate) fn private(&self) -> &RsaKey {
+        &self.0
     }
 }
 
@@ -83,25 +82,9 @@ fn seed(owner: &str, workspace: &str, agent: &str) -> i64 {
     hash.cast_signed()
 }
 
-fn assemble(p: &BigUint, q: &BigUint, e: &BigUint) -> Result<PrivateKey, Error> {
-    let one = BigUint::from(1u32);
-    let n = p * q;
-    let phi = (p - &one) * (q - &one);
-    let d = e.modinv(&phi).ok_or(Error::Crypto)?;
-    let iqmp = q.modinv(p).ok_or(Error::Crypto)?;
-    let public = RsaPublicKey::new(mpint(e), mpint(&n))?;
-    let private = RsaPrivateKey::new(mpint(&d), mpint(&iqmp), mpint(p), mpint(q))?;
-    let pair = RsaKeypair::new(public, private)?;
-    PrivateKey::new(KeypairData::from(pair), "")
-}
-
-fn mpint(number: &BigUint) -> Mpint {
-    Mpint::from_positive_bytes(&number.to_bytes_be())
-}
-
 #[cfg(test)]
 mod tests {
-    use russh::keys::ssh_key::sha2::{Digest, Sha256};
+    use sha2::{Digest, Sha256};
 
     use super::*;
 
@@ -131,18 +114,18 @@ mod tests {
             assert_eq!(seed(owner, workspace, agent), expected_seed);
             let key = HostKey::derive(owner, workspace, agent).unwrap();
             assert_eq!(key.fingerprint(), fingerprint);
-            let rsa = key.0.key_data().rsa().unwrap();
-            let n = rsa.public().n().as_positive_bytes().unwrap_or_default();
-            assert_eq!(BigUint::from_bytes_be(n).bits(), bits);
+            assert_eq!(key.0.bits(), bits);
         }
     }
 
     #[test]
     fn the_primes_are_those_of_the_vector() {
-        let key = HostKey::derive("alice", "dev", "main").unwrap();
-        let rsa = key.0.key_data().rsa().unwrap();
-        let hash = |number: &Mpint| -> String {
-            let bytes = number.as_positive_bytes().unwrap();
+        let mut generator = Generator::new(seed("alice", "dev", "main"));
+        let e = BigUint::from(EXPONENT);
+        let p = primes::draw(&mut generator, &e, None);
+        let q = primes::draw(&mut generator, &e, Some(&p));
+        let hash = |number: &BigUint| -> String {
+            let bytes = number.to_bytes_be();
             assert_eq!(bytes.len(), 129);
             Sha256::digest(bytes)
                 .iter()
@@ -150,11 +133,11 @@ mod tests {
                 .collect()
         };
         assert_eq!(
-            hash(rsa.private().p()),
+            hash(&p),
             "2e216ce2b9b959b0538ebd0698b906a7a6e85332a9f406f6ab7841bcb3ce5d4e"
         );
         assert_eq!(
-            hash(rsa.private().q()),
+            hash(&q),
             "84c20688fac6922e8ff3736977322b92ce2f151276492d9379e4e981770b96bd"
         );
     }

@@ -6,7 +6,7 @@
 //! sessions run as the agent's own account.
 //!
 //! ```text
-//! Server ──serve(io)──▶ Connection (russh, one task)
+//! Server ──serve(io)──▶ Connection (adit-sshd, one task)
 //!   │                      ├─ session channel ─▶ Session: shell, exec, sftp
 //!   │ counts, close        ├─ direct-tcpip, direct-streamlocal ─▶ dial, copy
 //!   ▼                      └─ tcpip-forward, streamlocal-forward, x11, agent
@@ -19,18 +19,16 @@
 //! as they do under OpenSSH; [`Server::close`] ends them with SIGHUP.
 
 mod agent_forward;
-mod algorithms;
-mod cancel_io;
 mod channel;
 mod config;
 mod connection;
 mod forward;
 mod handler;
 pub mod hostkey;
-mod inbox;
 mod jetbrains;
 mod server;
 mod session;
+mod settings;
 mod sftp;
 mod tasks;
 mod x11;

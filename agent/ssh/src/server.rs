@@ -18,17 +18,14 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::algorithms;
-use crate::cancel_io::CancelIo;
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::handler::Handler;
 use crate::hostkey::HostKey;
+use crate::settings;
 use crate::tasks::Tasks;
 use crate::x11::Displays;
 
-/// Time a peer has to send its identification and to authenticate.
-const LOGIN_DEADLINE: Duration = Duration::from_secs(120);
 /// Time the tasks of a cut connection have to end by themselves: long enough
 /// for a shell to save its history.
 const TASK_DEADLINE: Duration = Duration::from_secs(3);
@@ -62,7 +59,7 @@ pub(crate) struct Shared {
     /// Programs that outlive their session.
     pub(crate) lingering: Tasks,
     pub(crate) displays: Displays,
-    russh: Arc<russh::server::Config>,
+    protocol: Arc<adit_sshd::Config>,
     counts: watch::Sender<Counts>,
     connections: watch::Sender<usize>,
 }
@@ -117,14 +114,14 @@ impl Server {
     /// A server that presents `key`.
     #[must_use]
     pub fn new(config: Config, key: &HostKey) -> Self {
-        let russh = Arc::new(algorithms::server_config(&config, key));
+        let protocol = settings::protocol(&config, key);
         Self {
             shared: Arc::new(Shared {
                 config,
                 closing: CancellationToken::new(),
                 lingering: Tasks::default(),
                 displays: Displays::default(),
-                russh,
+                protocol,
                 counts: watch::Sender::default(),
                 connections: watch::Sender::default(),
             }),
@@ -144,22 +141,14 @@ impl Server {
         let ip = remote.map(|a| a.ip().to_string()).unwrap_or_default();
         let conn = Arc::new(Connection::new(Arc::clone(&self.shared), ip, token.clone()));
         let guard = ConnectionGuard::new(&conn);
-        let io = CancelIo::new(io, token.clone());
         let handler = Handler::new(Arc::clone(&conn));
-        let russh = Arc::clone(&self.shared.russh);
+        let protocol = Arc::clone(&self.shared.protocol);
         let deadline = absolute_deadline(&self.shared.config);
         let served = tokio::time::timeout_at(deadline, async {
-            let login = russh::server::run_stream(russh, io, handler);
-            let login_deadline = Instant::now() + LOGIN_DEADLINE;
-            let session = match tokio::time::timeout_at(login_deadline, login).await {
-                Ok(session) => session?,
-                Err(_) => return Err(russh::Error::ConnectionTimeout),
-            };
             tokio::select! {
-                ended = session => ended,
-                () = never_logged_in(&conn, login_deadline) => {
-                    Err(russh::Error::ConnectionTimeout)
-                }
+                biased;
+                () = token.cancelled() => Ok(()),
+                ended = adit_sshd::serve(io, protocol, handler) => ended,
             }
         });
         match served.await {
@@ -201,14 +190,6 @@ impl Server {
         let _ = tokio::time::timeout_at(end, quiet).await;
         let left = end.saturating_duration_since(Instant::now());
         self.shared.lingering.finish(left).await;
-    }
-}
-
-/// Resolves at the deadline unless the peer is authenticated by then.
-async fn never_logged_in(conn: &Connection, deadline: Instant) {
-    tokio::time::sleep_until(deadline).await;
-    if conn.handle().is_some() {
-        std::future::pending().await
     }
 }
 

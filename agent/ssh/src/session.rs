@@ -37,12 +37,6 @@ pub(crate) enum Start {
     Sftp,
 }
 
-impl Start {
-    pub(crate) fn exec(command: &[u8]) -> Self {
-        Self::Exec(Bytes::copy_from_slice(command))
-    }
-}
-
 impl Setup {
     /// Runs the session to its end.
     pub(crate) async fn run(mut self, conn: Arc<Connection>, start: Start) {
@@ -63,7 +57,7 @@ impl Setup {
             let (code, reason) = outcome.report();
             report.finish(code, reason);
         }
-        self.io.finish(outcome.exit_status()).await;
+        self.io.finish(outcome.exit_status());
     }
 
     async fn drive(&mut self, conn: &Arc<Connection>, start: Start) -> Outcome {

@@ -12,12 +12,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use adit_sshd::OpenOut;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::channel::ChannelIo;
 use crate::connection::Connection;
 use crate::forward::relay;
 use crate::session::X11Request;
@@ -206,13 +206,12 @@ async fn serve(hold: Hold, listener: TcpListener, token: CancellationToken, sing
         hold.conn.server.displays.touch(hold.display);
         let task_hold = Arc::clone(&hold);
         hold.conn.tasks.spawn(async move {
-            let conn = &task_hold.conn;
-            let Some(handle) = conn.handle() else {
-                return;
+            let open = OpenOut::X11 {
+                originator: origin.ip().to_string(),
+                originator_port: origin.port(),
             };
-            let ip = origin.ip().to_string();
-            match handle.channel_open_x11(ip, u32::from(origin.port())).await {
-                Ok(channel) => relay(&ChannelIo::new(Arc::clone(conn), channel), stream).await,
+            match task_hold.conn.open(&open).await {
+                Ok(io) => relay(&io, stream).await,
                 Err(error) => tracing::debug!(%error, "client refused an X11 connection"),
             }
         });

@@ -75,8 +75,7 @@ async fn the_server_introduces_itself_like_coders() {
     client.read_exact(&mut packet[4..]).await.unwrap();
     let ours = name_lists(&packet);
     let theirs = name_lists(&bytes(&record(&records, "ssh_packet", "agent")));
-    for (i, (ours, mut theirs)) in ours.into_iter().zip(theirs).enumerate() {
-        theirs.retain(|name| name != "hmac-sha1-96");
+    for (i, (ours, theirs)) in ours.into_iter().zip(theirs).enumerate() {
         assert_eq!(ours, theirs, "list {i}");
     }
     drop(client);

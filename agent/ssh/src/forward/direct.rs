@@ -1,13 +1,15 @@
 //! Connections the client opens into the workspace.
 
 use std::convert::Infallible;
+use std::ffi::OsString;
 use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use adit_agent_exec::{ConnectionKind, ReportGuard};
-use russh::ChannelOpenFailure;
-use russh::server::ChannelOpenHandle;
+use adit_sshd::{Opening, Refusal};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::relay;
@@ -26,27 +28,27 @@ pub(crate) enum Direct {
         originator: String,
     },
     Unix {
-        path: String,
+        path: PathBuf,
     },
 }
 
 impl Direct {
-    pub(crate) fn tcp(host: &str, port: u16, originator: &str) -> Self {
+    pub(crate) fn tcp(host: String, port: u16, originator: String) -> Self {
         Self::Tcp {
-            host: host.to_owned(),
+            host,
             port,
-            originator: originator.to_owned(),
+            originator,
         }
     }
 
-    pub(crate) fn unix(path: &str) -> Self {
+    pub(crate) fn unix(path: Vec<u8>) -> Self {
         Self::Unix {
-            path: path.to_owned(),
+            path: OsString::from_vec(path).into(),
         }
     }
 
     /// Connects, then accepts the channel and copies; or rejects it.
-    pub(crate) async fn run(self, conn: Arc<Connection>, io: ChannelIo, reply: ChannelOpenHandle) {
+    pub(crate) async fn run(self, conn: Arc<Connection>, opening: Opening) {
         let work = async {
             match &self {
                 Self::Tcp {
@@ -57,21 +59,25 @@ impl Direct {
                     Ok(stream) => {
                         // Small packets of interactive protocols must not wait.
                         let _ = stream.set_nodelay(true);
-                        reply.accept().await;
+                        let Some(channel) = opening.accept() else {
+                            return;
+                        };
+                        let io = ChannelIo::new(channel);
                         let watched = watch_jetbrains(&conn, *port, originator);
                         tokio::select! {
                             () = relay(&io, stream) => {}
                             never = watched => match never {},
                         }
                     }
-                    Err(error) => refuse(reply, &error).await,
+                    Err(error) => refuse(opening, &error),
                 },
                 Self::Unix { path } => match dial(UnixStream::connect(path)).await {
                     Ok(stream) => {
-                        reply.accept().await;
-                        relay(&io, stream).await;
+                        if let Some(channel) = opening.accept() {
+                            relay(&ChannelIo::new(channel), stream).await;
+                        }
                     }
-                    Err(error) => refuse(reply, &error).await,
+                    Err(error) => refuse(opening, &error),
                 },
             }
         };
@@ -89,13 +95,9 @@ async fn dial<S>(connect: impl Future<Output = io::Result<S>>) -> io::Result<S> 
     }
 }
 
-async fn refuse(reply: ChannelOpenHandle, error: &io::Error) {
+fn refuse(opening: Opening, error: &io::Error) {
     tracing::debug!(%error, "forwarded connection refused");
-    let failure = ChannelOpenFailure::Other {
-        code: ChannelOpenFailure::ConnectFailed.code(),
-        reason: error.to_string(),
-    };
-    reply.reject(failure).await;
+    opening.refuse(Refusal::ConnectFailed, &error.to_string());
 }
 
 /// If a JetBrains back end listens on `port`, counts and reports a JetBrains

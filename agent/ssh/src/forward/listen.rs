@@ -2,19 +2,22 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_sshd::{Global, GlobalAnswer, GlobalReply, OpenOut};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::relay;
-use crate::channel::ChannelIo;
 use crate::connection::Connection;
 
 /// Pause after a failed accept, usually for lack of file descriptors.
@@ -26,7 +29,7 @@ const RESOLVE_DEADLINE: Duration = Duration::from_secs(2);
 pub(crate) struct Listeners {
     conn: Arc<Connection>,
     tcp: HashMap<(String, u16), DropGuard>,
-    unix: HashMap<String, DropGuard>,
+    unix: HashMap<Vec<u8>, DropGuard>,
 }
 
 impl Listeners {
@@ -38,9 +41,41 @@ impl Listeners {
         }
     }
 
+    /// Handles requests in their order until there are no more, then closes
+    /// all listeners.
+    pub(crate) async fn serve(mut self, mut requests: mpsc::Receiver<(GlobalReply, Global)>) {
+        while let Some((reply, request)) = requests.recv().await {
+            reply.answer(self.handle(request).await);
+        }
+    }
+
+    async fn handle(&mut self, request: Global) -> GlobalAnswer {
+        let result = match &request {
+            Global::TcpipForward { address, port } => self
+                .listen_tcp(address, *port)
+                .await
+                .map(GlobalAnswer::Port),
+            Global::StreamlocalForward { path } => {
+                self.listen_unix(path).map(|()| GlobalAnswer::Success)
+            }
+            Global::CancelTcpipForward { address, port } => {
+                self.cancel_tcp(address, *port);
+                Ok(GlobalAnswer::Success)
+            }
+            Global::CancelStreamlocalForward { path } => {
+                self.unix.remove(path);
+                Ok(GlobalAnswer::Success)
+            }
+        };
+        result.unwrap_or_else(|error| {
+            tracing::debug!(%error, ?request, "remote forward refused");
+            GlobalAnswer::Failure
+        })
+    }
+
     /// Listens on `address:port` and returns the port. The empty address and
     /// `*` mean all addresses of both families.
-    pub(crate) async fn listen_tcp(&mut self, address: &str, port: u32) -> io::Result<u16> {
+    async fn listen_tcp(&mut self, address: &str, port: u32) -> io::Result<u16> {
         self.check_allowed()?;
         let port = u16::try_from(port).map_err(|_| io::ErrorKind::InvalidInput)?;
         let listener = bind(address, port).await?;
@@ -53,7 +88,7 @@ impl Listeners {
         Ok(bound)
     }
 
-    pub(crate) fn cancel_tcp(&mut self, address: &str, port: u32) {
+    fn cancel_tcp(&mut self, address: &str, port: u32) {
         if let Ok(port) = u16::try_from(port) {
             self.tcp.remove(&(address.to_owned(), port));
         }
@@ -61,24 +96,21 @@ impl Listeners {
 
     /// Listens on a unix socket. A second request for the same path keeps the
     /// first listener.
-    pub(crate) fn listen_unix(&mut self, path: &str) -> io::Result<()> {
+    fn listen_unix(&mut self, path: &[u8]) -> io::Result<()> {
         self.check_allowed()?;
         if self.unix.contains_key(path) {
             return Ok(());
         }
-        parents_and_unlink(Path::new(path))?;
-        let listener = UnixListener::bind(path)?;
-        let owned = SocketFile::new(path);
+        let file = PathBuf::from(OsString::from_vec(path.to_owned()));
+        parents_and_unlink(&file)?;
+        let listener = UnixListener::bind(&file)?;
+        let owned = SocketFile::new(file);
         let guard =
             self.start(|conn, token| serve_unix(conn, token, listener, owned, path.to_owned()));
         if let Entry::Vacant(slot) = self.unix.entry(path.to_owned()) {
             slot.insert(guard);
         }
         Ok(())
-    }
-
-    pub(crate) fn cancel_unix(&mut self, path: &str) {
-        self.unix.remove(path);
     }
 
     fn check_allowed(&self) -> io::Result<()> {
@@ -150,22 +182,14 @@ async fn serve_tcp(
         let task_conn = Arc::clone(&conn);
         let address = address.clone();
         conn.tasks.spawn(async move {
-            let Some(handle) = task_conn.handle() else {
-                return;
+            let open = OpenOut::ForwardedTcpip {
+                address,
+                port,
+                originator: origin.ip().to_canonical().to_string(),
+                originator_port: origin.port(),
             };
-            let ip = origin.ip().to_canonical().to_string();
-            let opened = handle
-                .channel_open_forwarded_tcpip(
-                    address,
-                    u32::from(port),
-                    ip,
-                    u32::from(origin.port()),
-                )
-                .await;
-            match opened {
-                Ok(channel) => {
-                    relay(&ChannelIo::new(Arc::clone(&task_conn), channel), stream).await
-                }
+            match task_conn.open(&open).await {
+                Ok(io) => relay(&io, stream).await,
                 Err(error) => tracing::debug!(%error, "client refused a forwarded connection"),
             }
         });
@@ -177,7 +201,7 @@ async fn serve_unix(
     token: CancellationToken,
     listener: UnixListener,
     _file: SocketFile,
-    path: String,
+    path: Vec<u8>,
 ) {
     loop {
         let accepted = tokio::select! {
@@ -195,13 +219,11 @@ async fn serve_unix(
         let task_conn = Arc::clone(&conn);
         let path = path.clone();
         conn.tasks.spawn(async move {
-            let Some(handle) = task_conn.handle() else {
-                return;
-            };
-            match handle.channel_open_forwarded_streamlocal(path).await {
-                Ok(channel) => {
-                    relay(&ChannelIo::new(Arc::clone(&task_conn), channel), stream).await
-                }
+            match task_conn
+                .open(&OpenOut::ForwardedStreamlocal { path })
+                .await
+            {
+                Ok(io) => relay(&io, stream).await,
                 Err(error) => tracing::debug!(%error, "client refused a forwarded connection"),
             }
         });
@@ -210,20 +232,20 @@ async fn serve_unix(
 
 /// Removes the socket file when dropped, if it is still the one we made.
 struct SocketFile {
-    path: String,
+    path: PathBuf,
     identity: Option<(u64, u64)>,
 }
 
 impl SocketFile {
-    fn new(path: &str) -> Self {
+    fn new(path: PathBuf) -> Self {
         Self {
-            identity: identity(path),
-            path: path.to_owned(),
+            identity: identity(&path),
+            path,
         }
     }
 }
 
-fn identity(path: &str) -> Option<(u64, u64)> {
+fn identity(path: &Path) -> Option<(u64, u64)> {
     let meta = fs::symlink_metadata(path).ok()?;
     Some((meta.dev(), meta.ino()))
 }

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use adit_sshd::Gone;
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::channel::{ChannelIo, Gone};
+use crate::channel::ChannelIo;
 use crate::config::Greeting;
 
 /// Longest line; a longer one ends the message.

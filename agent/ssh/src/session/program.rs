@@ -7,12 +7,13 @@ use std::time::Duration;
 use adit_agent_exec::{
     Child, Command, ExitStatus, PipedChild, PtyChild, Signal, SpawnError, TerminalModes, WindowSize,
 };
+use adit_sshd::Gone;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 
 use super::outcome::Outcome;
-use crate::channel::{ChannelIo, Gone};
+use crate::channel::ChannelIo;
 use crate::server::Shared;
 
 /// Output is read in pieces of this size, growing while they are filled.

@@ -1,9 +1,9 @@
 //! Requests that come before a session starts, and those that follow it.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 
 use adit_agent_exec::{ConnectionKind, Signal, TerminalModes, WindowSize};
-use russh::{Pty, Sig};
 use tokio::sync::{mpsc, watch};
 
 use crate::channel::ChannelIo;
@@ -26,13 +26,9 @@ pub(crate) struct PtyRequest {
 }
 
 impl PtyRequest {
-    pub(crate) fn new(term: &str, modes: &[(Pty, u32)]) -> Self {
-        let modes = modes
-            .iter()
-            .map(|(op, value)| (*op as u8, *value))
-            .collect();
+    pub(crate) fn new(term: String, modes: Vec<(u8, u32)>) -> Self {
         Self {
-            term: term.to_owned(),
+            term,
             modes: TerminalModes(modes),
         }
     }
@@ -49,11 +45,16 @@ pub(crate) struct X11Request {
 }
 
 impl X11Request {
-    pub(crate) fn new(single_connection: bool, protocol: &str, cookie: &str, screen: u32) -> Self {
+    pub(crate) fn new(
+        single_connection: bool,
+        protocol: String,
+        cookie: String,
+        screen: u32,
+    ) -> Self {
         Self {
             single_connection,
-            protocol: protocol.to_owned(),
-            cookie: cookie.to_owned(),
+            protocol,
+            cookie,
             screen,
         }
     }
@@ -132,7 +133,7 @@ impl Slot {
         }
     }
 
-    pub(crate) fn set_env(&mut self, name: &str, value: &str) -> bool {
+    pub(crate) fn set_env(&mut self, name: Vec<u8>, value: Vec<u8>) -> bool {
         let Some(setup) = &mut self.setup else {
             return false;
         };
@@ -140,27 +141,28 @@ impl Slot {
         if setup.env.len() >= ENV_ENTRIES || setup.env_bytes > ENV_BYTES {
             return false;
         }
-        setup.env.push((name.into(), value.into()));
+        let pair = (OsString::from_vec(name), OsString::from_vec(value));
+        setup.env.push(pair);
         true
     }
 
     /// Names that mean nothing here are treated as KILL. Beyond the buffer
     /// signals are lost, as they are in a kernel.
-    pub(crate) fn signal(&self, signal: &Sig) {
-        let _ = self.signals.try_send(match signal {
-            Sig::ABRT => Signal::SIGABRT,
-            Sig::ALRM => Signal::SIGALRM,
-            Sig::FPE => Signal::SIGFPE,
-            Sig::HUP => Signal::SIGHUP,
-            Sig::ILL => Signal::SIGILL,
-            Sig::INT => Signal::SIGINT,
-            Sig::PIPE => Signal::SIGPIPE,
-            Sig::QUIT => Signal::SIGQUIT,
-            Sig::SEGV => Signal::SIGSEGV,
-            Sig::TERM => Signal::SIGTERM,
-            Sig::USR1 => Signal::SIGUSR1,
-            Sig::Custom(name) if name == "USR2" => Signal::SIGUSR2,
-            Sig::KILL | Sig::Custom(_) => Signal::SIGKILL,
+    pub(crate) fn signal(&self, name: &[u8]) {
+        let _ = self.signals.try_send(match name {
+            b"ABRT" => Signal::SIGABRT,
+            b"ALRM" => Signal::SIGALRM,
+            b"FPE" => Signal::SIGFPE,
+            b"HUP" => Signal::SIGHUP,
+            b"ILL" => Signal::SIGILL,
+            b"INT" => Signal::SIGINT,
+            b"PIPE" => Signal::SIGPIPE,
+            b"QUIT" => Signal::SIGQUIT,
+            b"SEGV" => Signal::SIGSEGV,
+            b"TERM" => Signal::SIGTERM,
+            b"USR1" => Signal::SIGUSR1,
+            b"USR2" => Signal::SIGUSR2,
+            _ => Signal::SIGKILL,
         });
     }
 }
