@@ -188,7 +188,11 @@ where
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<Read, Error> {
         let wanted = {
-            let state = self.shared.lock();
+            let mut state = self.shared.lock();
+            // Also when the peer takes nothing, so that nothing is fetched.
+            if let Some(error) = state.error.take() {
+                return Err(error);
+            }
             if !state.session.wants_input() {
                 return Ok(Read::Nothing);
             }
