@@ -1,5 +1,7 @@
 //! Prebuilt workspaces: built ahead, claimed by a user, re-initialised.
 
+#![allow(clippy::unwrap_used, reason = "a step that fails, fails the test")]
+
 use adit_test_harness::{Dev, until};
 use serde_json::Value;
 

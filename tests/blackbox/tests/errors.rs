@@ -1,6 +1,8 @@
 //! What goes wrong, and what is said about it: one clear line with the cause
 //! and a remedy.
 
+#![allow(clippy::unwrap_used, reason = "a step that fails, fails the test")]
+
 use std::{
     io::{Read as _, Write as _},
     net::TcpListener,

@@ -1,5 +1,7 @@
 //! OpenSSH and all that is built on it, through `adit ssh --stdio`.
 
+#![allow(clippy::unwrap_used, reason = "a step that fails, fails the test")]
+
 use std::{
     fs::{self, File},
     io::{Read as _, Write as _},

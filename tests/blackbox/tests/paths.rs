@@ -1,5 +1,7 @@
 //! What happens to a running transfer when the network changes under it.
 
+#![allow(clippy::unwrap_used, reason = "a step that fails, fails the test")]
+
 use std::{
     fs::File,
     io::{BufRead as _, BufReader, Read as _, Write as _},

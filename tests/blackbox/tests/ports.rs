@@ -1,5 +1,7 @@
 //! `port-forward` and `open`: a workspace's services on this machine.
 
+#![allow(clippy::unwrap_used, reason = "a step that fails, fails the test")]
+
 use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream, UdpSocket},

@@ -1,5 +1,7 @@
 //! What the README promises: one command, and a workspace to `ssh` into.
 
+#![allow(clippy::unwrap_used, reason = "a step that fails, fails the test")]
+
 use std::process::Command;
 
 use adit_test_harness::{Dev, dev::success, process::processes_with, program, until};

@@ -1,5 +1,7 @@
 //! What sessions and agents live through.
 
+#![allow(clippy::unwrap_used, reason = "a step that fails, fails the test")]
+
 use std::{
     io::{BufRead as _, BufReader, Write as _},
     process::{Child, ChildStdin, ChildStdout, Stdio},

@@ -5,6 +5,8 @@
 //! `ADIT_CODER_PG_URL` an empty PostgreSQL database for that server; says
 //! SKIPPED otherwise.
 
+#![allow(clippy::unwrap_used, reason = "a step that fails, fails the test")]
+
 mod server;
 
 use std::{

@@ -6,7 +6,14 @@ use std::{
     process::{Command, Stdio},
 };
 
-use adit_test_harness::{Process, dev::COMMAND_LIMIT, dev::success, process::run, until};
+use adit_test_harness::{
+    Process,
+    dev::COMMAND_LIMIT,
+    dev::success,
+    echo_template::{self, AgentTemplate},
+    process::run,
+    until,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -143,7 +150,7 @@ impl RealServer {
     fn push_template(&self) {
         let source = self.dir.path().join("template");
         fs::create_dir(&source).unwrap();
-        for (name, content) in template_files() {
+        for (name, content) in echo_template::files(&template()) {
             fs::write(source.join(name), content).unwrap();
         }
         let archive = self.dir.path().join("template.tar");
@@ -165,74 +172,15 @@ impl RealServer {
     }
 }
 
-/// One resource with one agent, for the provisioner that repeats what it is
-/// given: each file is one serialized answer.
-fn template_files() -> Vec<(&'static str, Vec<u8>)> {
-    let start = message(&[
-        text(1, "start"),
-        text(3, "echo hello from start"),
-        number(6, 1),
-        text(9, "start.log"),
-    ]);
-    let stop = message(&[text(1, "stop"), text(3, "echo bye"), number(7, 1)]);
-    let metadata = message(&[
-        text(1, "load"),
-        text(2, "Load"),
-        text(3, "echo 1.5"),
-        number(4, 5),
-        number(5, 2),
-    ]);
-    let variable = message(&[text(1, "FOO"), text(2, "bar")]);
-    let agent = message(&[
-        text(1, "main"),
-        text(2, "main"),
-        bytes(3, &variable),
-        text(5, "linux"),
-        text(6, "amd64"),
-        text(7, "/tmp"),
-        text(9, AGENT_TOKEN),
-        bytes(18, &metadata),
-        bytes(21, &start),
-        bytes(21, &stop),
-    ]);
-    let resource = message(&[text(1, "main"), text(2, "local_process"), bytes(3, &agent)]);
-    let graph = message(&[bytes(3, &resource)]);
-    vec![
-        ("0.init.protobuf", bytes(3, &[])),
-        ("0.parse.protobuf", bytes(2, &[])),
-        ("0.plan.protobuf", bytes(4, &text(3, "{}"))),
-        ("0.apply.protobuf", bytes(5, &[])),
-        ("0.graph.protobuf", bytes(6, &graph)),
-    ]
-}
-
-fn message(fields: &[Vec<u8>]) -> Vec<u8> {
-    fields.concat()
-}
-
-fn text(field: u64, value: &str) -> Vec<u8> {
-    bytes(field, value.as_bytes())
-}
-
-fn bytes(field: u64, value: &[u8]) -> Vec<u8> {
-    let mut out = varint(field << 3 | 2);
-    out.extend(varint(value.len() as u64));
-    out.extend(value);
-    out
-}
-
-fn number(field: u64, value: u64) -> Vec<u8> {
-    let mut out = varint(field << 3);
-    out.extend(varint(value));
-    out
-}
-
-fn varint(mut value: u64) -> Vec<u8> {
-    let mut out = Vec::new();
-    while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
+/// One resource with one agent.
+fn template() -> AgentTemplate<'static> {
+    AgentTemplate {
+        token: AGENT_TOKEN,
+        directory: "/tmp",
+        start_script: "echo hello from start",
+        stop_script: "echo bye",
+        metadata_script: "echo 1.5",
+        metadata_interval: 5,
+        environment: &[("FOO", "bar")],
     }
-    out.push(value as u8);
-    out
 }
