@@ -37,7 +37,10 @@ pub(super) fn run(context: &mut Context, report: &mut Report) -> Result<()> {
     if context.options.wants(Case::Connect) {
         connect::over_link(context, &mut site, report);
     }
-    for (trip, loss, target) in LINKS {
+    let links = LINKS
+        .into_iter()
+        .filter(|_| context.options.wants(Case::Lossy));
+    for (trip, loss, target) in links {
         site.net.set(settings(RATE, trip, loss));
         // What is still on its way goes the old way.
         thread::sleep(Duration::from_millis(500));

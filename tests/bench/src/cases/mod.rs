@@ -43,7 +43,10 @@ pub(crate) fn run(context: &mut Context, report: &mut Report) -> Vec<String> {
         (Case::Faults, faults::run),
     ];
     for (case, run) in alone {
-        if context.options.wants(case) {
+        // Connecting over a long link is done where there is one.
+        let wanted = context.options.wants(case)
+            || (case == Case::Lossy && context.options.wants(Case::Connect));
+        if wanted {
             eprintln!("{case:?}");
             if let Err(error) = run(context, report) {
                 failures.push(format!("{case:?}: {error:#}"));
