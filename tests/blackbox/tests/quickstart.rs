@@ -96,6 +96,20 @@ fn a_workspace_lives_its_life() {
 }
 
 #[test]
+fn a_closed_pipe_is_no_defect() {
+    let shell = format!(
+        "'{}' completion bash | head -n 1",
+        program("adit").display()
+    );
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &shell]);
+    let output =
+        adit_test_harness::process::run(&mut command, adit_test_harness::dev::COMMAND_LIMIT);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!text.contains("panicked"), "{text}");
+}
+
+#[test]
 fn helpful_without_a_login() {
     let home = tempfile::tempdir().unwrap();
     let run = |args: &[&str]| {

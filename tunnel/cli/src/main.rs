@@ -26,6 +26,7 @@ mod usage;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    end_quietly_on_a_closed_pipe();
     let cli = match cli::parse(std::env::args_os().collect()) {
         Ok(cli) => cli,
         Err(error) => {
@@ -56,6 +57,23 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// `adit list | head` closes standard output early, which `println!` takes for
+/// a defect. It is the reader's good right: end as other programs do then.
+fn end_quietly_on_a_closed_pipe() {
+    /// What a shell reports for a program that `SIGPIPE` has ended.
+    const SIGPIPE: i32 = 141;
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload().downcast_ref::<String>();
+        if text.is_some_and(|text| {
+            text.starts_with("failed printing to std") && text.contains("Broken pipe")
+        }) {
+            std::process::exit(SIGPIPE);
+        }
+        default(panic);
+    }));
 }
 
 /// One line with the cause, from the outside in, and what to do about it.
