@@ -259,7 +259,15 @@ impl Client {
                 continue;
             }
             if status.is_success() {
-                return Err(fail(Error::new(ErrorKind::NotUpgraded { status })));
+                let page = response
+                    .headers()
+                    .get(header::CONTENT_TYPE)
+                    .is_some_and(|value| value.as_bytes().starts_with(b"text/html"));
+                return Err(fail(Error::new(if page {
+                    ErrorKind::Html { status }
+                } else {
+                    ErrorKind::NotUpgraded { status }
+                })));
             }
             let response = Response::new(
                 response,

@@ -303,6 +303,8 @@ async fn refused_websockets() {
     let error = refusal(answer("403 Forbidden", "application/json", body)).await;
     assert_eq!(error.response().unwrap().message, "no");
     let error = refusal(answer("200 OK", "text/html", "<html>")).await;
+    assert!(matches!(error.kind(), ErrorKind::Html { .. }), "{error}");
+    let error = refusal(answer("200 OK", "application/json", "{}")).await;
     assert!(
         matches!(error.kind(), ErrorKind::NotUpgraded { .. }),
         "{error}"
