@@ -43,16 +43,11 @@ fn build() -> PathBuf {
         .nth(2)
         .expect("a test lies two levels below its target directory");
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(repository()).args([
-        "build",
-        "--quiet",
-        "-p",
-        "adit",
-        "-p",
-        "adit-agent",
-        "-p",
-        "adit-server",
-    ]);
+    // The same choice of targets as `cargo test --workspace` has: another one
+    // would enable other features, and build every dependency again.
+    cargo
+        .current_dir(repository())
+        .args(["build", "--quiet", "--workspace", "--bins", "--tests"]);
     if dir.ends_with("release") {
         cargo.arg("--release");
     }
