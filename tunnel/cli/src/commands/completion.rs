@@ -7,5 +7,7 @@ use crate::cli::{Cli, CompletionArgs};
 /// Prints the script to standard output.
 pub(crate) fn run(args: &CompletionArgs) {
     let mut command = Cli::command();
-    clap_complete::generate(args.shell, &mut command, "adit", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command, "adit", &mut script);
+    print!("{}", String::from_utf8_lossy(&script));
 }
