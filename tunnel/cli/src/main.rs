@@ -10,6 +10,7 @@ mod forward;
 mod logging;
 mod name;
 mod ports;
+mod private;
 mod prompt;
 mod resolve;
 mod schedule;

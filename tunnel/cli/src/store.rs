@@ -10,6 +10,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use url::Url;
 
+use crate::private;
+
 /// A directory with a login in it.
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
@@ -60,7 +62,7 @@ impl Store {
 
     /// Keeps a login for later commands.
     pub(crate) fn save(&self, url: &Url, session: &str) -> Result<()> {
-        create_private_dir(&self.dir)
+        private::create_dir(&self.dir, 0o750)
             .with_context(|| format!("create configuration directory {}", self.dir.display()))?;
         self.write("url", url.as_str().trim_end_matches('/'))?;
         self.write("session", session)
@@ -94,7 +96,7 @@ impl Store {
     fn write(&self, name: &str, content: &str) -> Result<()> {
         let path = self.dir.join(name);
         let temporary = self.dir.join(format!(".{name}.{}", std::process::id()));
-        let written = create_private_file(&temporary)
+        let written = private::create_file(&temporary)
             .and_then(|mut file| file.write_all(content.as_bytes()))
             .and_then(|()| fs::rename(&temporary, &path));
         if written.is_err() {
@@ -115,36 +117,6 @@ fn config_dir(home: Option<&Path>, config_home: Option<&Path>) -> PathBuf {
     } else {
         home.join(".config")
     }
-}
-
-#[cfg(unix)]
-fn create_private_dir(dir: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o750)
-        .create(dir)
-}
-
-#[cfg(not(unix))]
-fn create_private_dir(dir: &Path) -> io::Result<()> {
-    fs::create_dir_all(dir)
-}
-
-#[cfg(unix)]
-fn create_private_file(path: &Path) -> io::Result<fs::File> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-}
-
-#[cfg(not(unix))]
-fn create_private_file(path: &Path) -> io::Result<fs::File> {
-    fs::File::create(path)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{
     api::Api,
     cli::{ConfigSshArgs, Wait},
-    prompt,
+    private, prompt,
     settings::Settings,
     ssh_config::{self, Block},
 };
@@ -240,11 +240,11 @@ fn expand_home(file: &Path, settings: &Settings) -> PathBuf {
 fn write(file: &Path, text: &str) -> io::Result<()> {
     let target = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
     if let Some(dir) = target.parent() {
-        create_dir(dir)?;
+        private::create_dir(dir, 0o700)?;
     }
     let temporary = target.with_extension(format!("adit-{}", std::process::id()));
     let result = (|| {
-        let mut out = create(&temporary)?;
+        let mut out = private::create_file(&temporary)?;
         out.write_all(text.as_bytes())?;
         out.sync_all()?;
         if let Ok(metadata) = fs::metadata(&target) {
@@ -256,36 +256,6 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
     }
     result
-}
-
-#[cfg(unix)]
-fn create_dir(dir: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-}
-
-#[cfg(not(unix))]
-fn create_dir(dir: &Path) -> io::Result<()> {
-    fs::create_dir_all(dir)
-}
-
-#[cfg(unix)]
-fn create(path: &Path) -> io::Result<fs::File> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-}
-
-#[cfg(not(unix))]
-fn create(path: &Path) -> io::Result<fs::File> {
-    fs::File::create(path)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 use tokio::{sync::watch, task::JoinHandle};
 
-use crate::tunnel::Tunnel;
+use crate::{private, tunnel::Tunnel};
 
 /// What the plugins read. All keys are always there.
 #[derive(Debug, Serialize)]
@@ -39,7 +39,7 @@ pub(crate) struct Writer {
 impl Writer {
     /// Starts writing to `dir`, which is created if it does not exist.
     pub(crate) fn start(dir: &Path, every: Duration, tunnel: &Tunnel) -> Result<Self> {
-        create_private_dir(dir).with_context(|| format!("create {}", dir.display()))?;
+        private::create_dir(dir, 0o700).with_context(|| format!("create {}", dir.display()))?;
         let file = dir.join(format!("{}.json", super::parent_id()));
         let (tell, failure) = watch::channel(None);
         let task = tokio::spawn({
@@ -134,25 +134,7 @@ async fn collect(tunnel: &Tunnel, last: &mut Option<(Instant, u64, u64)>) -> Net
 fn write(file: &Path, info: &NetworkInfo) -> io::Result<()> {
     let text = serde_json::to_vec(info)?;
     let temporary = file.with_extension("tmp");
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        options.mode(0o600);
-    }
-    let mut out = options.open(&temporary)?;
+    let mut out = private::create_file(&temporary)?;
     io::Write::write_all(&mut out, &text)?;
     fs::rename(&temporary, file)
-}
-
-fn create_private_dir(dir: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::DirBuilderExt as _;
-        builder.mode(0o700);
-    }
-    builder.create(dir)
 }
