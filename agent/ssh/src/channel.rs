@@ -1,6 +1,6 @@
 //! One SSH channel as the rest of the server sees it.
 
-use adit_sshd::{Channel, ChannelId, Gone, Stream};
+use adit_ssh::{Channel, ChannelId, Gone, Stream};
 use bytes::Bytes;
 
 /// Both directions of a channel. Writers respect the peer's window, each

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use adit_sshd::{OpenError, OpenOut};
+use adit_ssh::{OpenError, OpenOut};
 use tokio_util::sync::CancellationToken;
 
 use crate::channel::ChannelIo;
@@ -20,7 +20,7 @@ pub(crate) struct Connection {
     pub(crate) token: CancellationToken,
     /// Sessions, forwards and listeners.
     pub(crate) tasks: Tasks,
-    protocol: OnceLock<adit_sshd::Connection>,
+    protocol: OnceLock<adit_ssh::Connection>,
     agent_forwarding: AtomicBool,
 }
 
@@ -37,7 +37,7 @@ impl Connection {
     }
 
     /// The peer is authenticated: channels can be opened.
-    pub(crate) fn set_protocol(&self, protocol: adit_sshd::Connection) {
+    pub(crate) fn set_protocol(&self, protocol: adit_ssh::Connection) {
         let _ = self.protocol.set(protocol);
     }
 

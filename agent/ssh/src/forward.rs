@@ -15,7 +15,7 @@ pub(crate) use listen::Listeners;
 
 use std::time::Duration;
 
-use adit_sshd::Gone;
+use adit_ssh::Gone;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 

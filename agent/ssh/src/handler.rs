@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use adit_sshd::{ChannelId, Global, GlobalReply, Open, Opening, Refusal, Request};
+use adit_ssh::{ChannelId, Global, GlobalReply, Open, Opening, Refusal, Request};
 use tokio::sync::mpsc;
 
 use crate::channel::ChannelIo;
@@ -55,8 +55,8 @@ impl Handler {
     }
 }
 
-impl adit_sshd::Handler for Handler {
-    fn authenticated(&mut self, conn: &adit_sshd::Connection, _: &[u8]) {
+impl adit_ssh::Handler for Handler {
+    fn authenticated(&mut self, conn: &adit_ssh::Connection, _: &[u8]) {
         self.conn.set_protocol(conn.clone());
     }
 

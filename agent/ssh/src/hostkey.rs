@@ -16,7 +16,7 @@ mod primes;
 
 use std::fmt;
 
-use adit_sshd::RsaKey;
+use adit_ssh::RsaKey;
 use num_bigint::BigUint;
 use thiserror::Error;
 

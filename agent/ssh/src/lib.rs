@@ -6,7 +6,7 @@
 //! sessions run as the agent's own account.
 //!
 //! ```text
-//! Server ──serve(io)──▶ Connection (adit-sshd, one task)
+//! Server ──serve(io)──▶ Connection (adit-ssh, one task)
 //!   │                      ├─ session channel ─▶ Session: shell, exec, sftp
 //!   │ counts, close        ├─ direct-tcpip, direct-streamlocal ─▶ dial, copy
 //!   ▼                      └─ tcpip-forward, streamlocal-forward, x11, agent

@@ -59,7 +59,7 @@ pub(crate) struct Shared {
     /// Programs that outlive their session.
     pub(crate) lingering: Tasks,
     pub(crate) displays: Displays,
-    protocol: Arc<adit_sshd::Config>,
+    protocol: Arc<adit_ssh::Config>,
     counts: watch::Sender<Counts>,
     connections: watch::Sender<usize>,
 }
@@ -148,7 +148,7 @@ impl Server {
             tokio::select! {
                 biased;
                 () = token.cancelled() => Ok(()),
-                ended = adit_sshd::serve(io, protocol, handler) => ended,
+                ended = adit_ssh::serve(io, protocol, handler) => ended,
             }
         });
         match served.await {

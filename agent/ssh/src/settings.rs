@@ -13,8 +13,8 @@ const IDENTIFICATION: &str = "SSH-2.0-Go";
 const UNANSWERED: u32 = 3;
 
 /// The protocol's settings.
-pub(crate) fn protocol(config: &Config, key: &HostKey) -> Arc<adit_sshd::Config> {
-    let mut settings = adit_sshd::Config::new(IDENTIFICATION, key.private().clone());
+pub(crate) fn protocol(config: &Config, key: &HostKey) -> Arc<adit_ssh::Config> {
+    let mut settings = adit_ssh::Config::new(IDENTIFICATION, key.private().clone());
     settings.keepalive = config
         .max_timeout
         .filter(|max| *max >= SHORTEST_SILENCE)

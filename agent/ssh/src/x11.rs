@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use adit_sshd::OpenOut;
+use adit_ssh::OpenOut;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_agent_exec::{ConnectionKind, ReportGuard};
-use adit_sshd::{Opening, Refusal};
+use adit_ssh::{Opening, Refusal};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::relay;

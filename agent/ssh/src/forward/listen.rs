@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_sshd::{Global, GlobalAnswer, GlobalReply, OpenOut};
+use adit_ssh::{Global, GlobalAnswer, GlobalReply, OpenOut};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use adit_sshd::Gone;
+use adit_ssh::Gone;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::channel::ChannelIo;

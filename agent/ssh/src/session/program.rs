@@ -7,7 +7,7 @@ use std::time::Duration;
 use adit_agent_exec::{
     Child, Command, ExitStatus, PipedChild, PtyChild, Signal, SpawnError, TerminalModes, WindowSize,
 };
-use adit_sshd::Gone;
+use adit_ssh::Gone;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
