@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Smallest MTU an IPv6 link may have (RFC 8200 §5), and the default here.
 pub const MIN_MTU: usize = 1280;
 
-/// Largest inner packet the stack will ever build or accept, in bytes.
+/// Largest inner packet any setting allows, in bytes.
 pub const MAX_MTU: usize = 9216;
 
 /// Settings of a stack.
@@ -18,6 +18,11 @@ pub struct StackConfig {
     /// [path MTU](crate::Stack::set_path_mtu) of their own; values below
     /// [`MIN_MTU`] are raised to it.
     pub mtu: usize,
+    /// Largest inner packet that the caller can take from and deliver to the
+    /// stack, in bytes: the bound of all path MTUs. Peers are offered an MSS
+    /// that allows it, whatever the path allows now, because the MSS of a
+    /// connection cannot be raised later.
+    pub max_mtu: usize,
     /// Secret from which initial sequence numbers, timestamp offsets and
     /// ephemeral ports are derived (RFC 6528). Must be random outside tests;
     /// a fixed seed makes a run reproducible.
@@ -48,6 +53,7 @@ impl StackConfig {
         Self {
             addresses,
             mtu: MIN_MTU,
+            max_mtu: 1500,
             seed,
             max_sockets: 16_384,
             backlog: 1024,

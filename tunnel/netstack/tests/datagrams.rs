@@ -145,7 +145,7 @@ fn errors_are_told() {
 #[test]
 fn packet_too_big_lowers_the_path_mtu() {
     let mut s = Script::new();
-    s.stack.set_path_mtu(PEER, Some(1400));
+    s.stack.set_path_mtu(PEER, 1400);
     s.open(&Seg {
         mss: Some(1340),
         ..s.syn()

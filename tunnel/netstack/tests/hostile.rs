@@ -100,7 +100,7 @@ fn call(stack: &mut Stack, script_now: std::time::Instant, id: SocketId, rng: &m
         1 if rng.below(10) == 0 => stack.close(script_now, id),
         2 if rng.below(20) == 0 => stack.abort(script_now, id),
         3 => stack.path_changed(script_now, PEER),
-        4 => stack.set_path_mtu(PEER, Some(1000 + rng.below(9000) as usize)),
+        4 => stack.set_path_mtu(PEER, 1000 + rng.below(9000) as u16),
         5..8 => {
             let _ = stack.write(script_now, id, &buf);
         }

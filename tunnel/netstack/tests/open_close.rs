@@ -28,7 +28,7 @@ fn nothing_is_answered_before_the_application_decides() {
     s.stack.accept(now, id).unwrap();
     let answer = s.expect();
     assert_eq!(answer.flags, "S.");
-    assert_eq!(answer.mss, Some(1220));
+    assert_eq!(answer.mss, Some(1440));
     assert_eq!(answer.scale, Some(9));
     assert!(answer.sack_ok);
     assert_eq!(answer.ts.unwrap().1, 1000);
@@ -133,7 +133,7 @@ fn a_syn_is_repeated_and_given_up() {
     let first = s.expect();
     assert_eq!(
         (first.flags, first.mss, first.scale),
-        ("S", Some(1220), Some(9))
+        ("S", Some(1440), Some(9))
     );
     assert!(first.sport >= 32_768);
     assert_eq!(s.expect_within(9 * SEC).0, SEC);

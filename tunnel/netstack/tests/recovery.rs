@@ -504,20 +504,42 @@ fn a_changed_path_ends_the_back_off() {
     assert_eq!(s.expect_within(MS).1.data.len(), 10);
 }
 
-#[test]
-fn a_larger_path_mtu_is_used_and_a_smaller_one_recut() {
+/// A connection of a peer that can receive packets of 1400 bytes.
+fn roomy() -> Script {
     let mut s = Script::with(paceless);
-    s.stack.set_path_mtu(PEER, Some(1400));
     let syn = Seg {
         mss: Some(1340),
         ..s.syn()
     };
     s.open(&syn);
-    let mut s = warmed(s);
+    warmed(s)
+}
+
+fn sizes(s: &mut Script) -> Vec<usize> {
+    s.drain().iter().map(|x| x.data.len()).collect()
+}
+
+#[test]
+fn segments_follow_the_path_mtu_up_and_down() {
+    let mut s = roomy();
+    s.write(2 * 1208);
+    assert_eq!(sizes(&mut s), [1208; 2]);
+    s.stack.set_path_mtu(PEER, 1400);
     s.write(4 * 1328);
-    let sizes: Vec<usize> = s.drain().iter().map(|x| x.data.len()).collect();
-    assert_eq!(sizes, [1328; 4]);
-    s.stack.set_path_mtu(PEER, None);
+    assert_eq!(sizes(&mut s), [1328; 4]);
+    // No further than the peer can take.
+    s.stack.set_path_mtu(PEER, 1480);
+    s.inject(&s.seg(".", 1, 2 + 2 * 1208));
+    s.write(2 * 1328);
+    assert_eq!(sizes(&mut s), [1328; 2]);
+    s.stack.set_path_mtu(PEER, 1280);
+    // What is in flight may still arrive: nothing is repeated at once.
+    assert!(s.drain().is_empty());
+    let from = 2 + 2 * 1208;
+    s.inject(&s.seg(".", 1, from + 1328));
+    s.write(2 * 1208);
+    assert_eq!(sizes(&mut s), [1208; 2]);
+    // It was lost: what is repeated fits, and leaves nothing out.
     let mut got = std::collections::BTreeMap::new();
     for _ in 0..20 {
         s.now += 50 * MS;
@@ -527,15 +549,47 @@ fn a_larger_path_mtu_is_used_and_a_smaller_one_recut() {
             assert!(seg.data.len() <= 1208);
             got.insert(s.relative(&seg).0, seg.data.len() as u32);
         }
-        let mut ack = 2;
+        let mut ack = from + 1328;
         while let Some(len) = got.get(&ack) {
             ack += len;
         }
         s.inject(&s.seg(".", 1, ack));
     }
     let end: u32 = got.iter().next_back().map(|(at, len)| at + len).unwrap();
-    assert_eq!(end, 2 + 4 * 1328);
+    assert_eq!(end, from + 6 * 1328 + 2 * 1208);
     assert_eq!(s.stack.tcp_stats(s.id()).unwrap().send_queued, 0);
+}
+
+#[test]
+fn a_packet_reported_as_too_big_is_repeated_at_once_in_smaller_ones() {
+    let mut s = roomy();
+    s.stack.set_path_mtu(PEER, 1400);
+    s.write(2 * 1328);
+    assert_eq!(sizes(&mut s), [1328; 2]);
+    let cwnd = s.stack.tcp_stats(s.id()).unwrap().cwnd;
+    s.too_big(1300);
+    assert_eq!(sizes(&mut s), [1228, 100, 1228, 100]);
+    assert_eq!(s.stack.tcp_stats(s.id()).unwrap().cwnd, cwnd);
+}
+
+#[test]
+fn large_packets_that_vanish_are_given_up_after_two_timeouts() {
+    let mut s = roomy();
+    s.stack.set_path_mtu(PEER, 1400);
+    s.write(1328);
+    assert_eq!(s.expect().data.len(), 1328);
+    let mut tries = Vec::new();
+    for _ in 0..3 {
+        tries.push(s.expect_within(5 * SEC).1.data.len());
+    }
+    // A probe of the tail, a timeout, another one.
+    assert_eq!(tries, [1328, 1328, 1208]);
+    assert_eq!(s.expect().data.len(), 120);
+    s.inject(&s.seg(".", 1, 2 + 1328));
+    // The path proves itself again.
+    s.stack.set_path_mtu(PEER, 1400);
+    s.write(1328);
+    assert_eq!(s.expect_within(SEC).1.data.len(), 1328);
 }
 
 #[test]

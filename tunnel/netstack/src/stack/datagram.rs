@@ -199,14 +199,27 @@ impl Stack {
             icmp::UNREACHABLE => self.on_unreachable(now, message.body),
             icmp::PACKET_TOO_BIG => {
                 let mtu = u32::from_be_bytes(message.word) as usize;
-                if let Some(inner) = quoted(message.body)
-                    && self.table.contains(&inner.1)
-                    && mtu < self.mtu(&inner.1.remote.0)
+                if let Some((_, flow)) = quoted(message.body)
+                    && self.table.contains(&flow)
                 {
-                    self.set_path_mtu(inner.1.remote.0, Some(mtu));
+                    self.on_too_big(now, flow.remote.0, mtu);
                 }
             }
             _ => {}
+        }
+    }
+
+    /// RFC 8201: a path MTU may only fall this way, and not below the least.
+    fn on_too_big(&mut self, now: Nanos, dst: Ipv6Addr, mtu: usize) {
+        if mtu >= self.mtu(&dst) {
+            return;
+        }
+        let mtu = self.note_path_mtu(dst, mtu);
+        for index in self.sockets_to(&dst) {
+            if let Some(tcb) = &mut self.table.slot(index).tcb {
+                tcb.on_too_big(mtu);
+            }
+            self.settle(now, index);
         }
     }
 

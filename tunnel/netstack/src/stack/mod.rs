@@ -76,6 +76,7 @@ impl Stack {
     #[must_use]
     pub fn new(mut config: StackConfig, now: Instant) -> Self {
         config.mtu = config.mtu.clamp(MIN_MTU, MAX_MTU);
+        config.max_mtu = config.max_mtu.clamp(config.mtu, MAX_MTU);
         config.tcp.initial_buffer = config.tcp.initial_buffer.max(8 << 10);
         config.tcp.max_buffer = config
             .tcp
@@ -119,25 +120,29 @@ impl Stack {
         self.config.addresses = addresses.to_vec();
     }
 
-    /// Inner MTU towards `peer`, used by connections opened from now on and by
-    /// open ones as far as their MSS allows. `None` restores the default.
-    pub fn set_path_mtu(&mut self, peer: Ipv6Addr, mtu: Option<usize>) {
-        match mtu {
-            Some(mtu) => {
-                let mtu = mtu.clamp(MIN_MTU, MAX_MTU);
-                self.largest_mtu = self.largest_mtu.max(mtu);
-                self.mtus.insert(peer, mtu);
-            }
-            None => {
-                self.mtus.remove(&peer);
-            }
-        }
-        let mtu = self.mtu(&peer);
-        for index in self.sockets_to(&peer) {
+    /// Sets the largest inner packet that reaches `dst`, in bytes. Open
+    /// connections follow at once in both directions: what is sent or repeated
+    /// from now on fits, as far as the peer's MSS allows. Values are kept
+    /// between [`MIN_MTU`] and [`max_mtu`](StackConfig::max_mtu).
+    pub fn set_path_mtu(&mut self, dst: Ipv6Addr, mtu: u16) {
+        let mtu = self.note_path_mtu(dst, usize::from(mtu));
+        for index in self.sockets_to(&dst) {
             if let Some(tcb) = &mut self.table.slot(index).tcb {
                 tcb.set_mtu(mtu);
             }
         }
+    }
+
+    /// Remembers a path MTU; returns the one that is valid.
+    fn note_path_mtu(&mut self, dst: Ipv6Addr, mtu: usize) -> usize {
+        let mtu = mtu.clamp(MIN_MTU, self.config.max_mtu);
+        if mtu == self.config.mtu {
+            self.mtus.remove(&dst);
+        } else {
+            self.largest_mtu = self.largest_mtu.max(mtu);
+            self.mtus.insert(dst, mtu);
+        }
+        mtu
     }
 
     fn mtu(&self, peer: &Ipv6Addr) -> usize {
@@ -158,7 +163,9 @@ impl Stack {
     pub fn path_changed(&mut self, now: Instant, peer: Ipv6Addr) {
         let now = self.nanos(now);
         for index in self.sockets_to(&peer) {
+            let mtu = self.mtu(&peer);
             if let Some(tcb) = &mut self.table.slot(index).tcb {
+                tcb.set_mtu(mtu);
                 tcb.on_path_change(&ctx!(self, now));
             }
             self.settle(now, index);
@@ -303,6 +310,7 @@ impl Stack {
             iss,
             ts_offset: self.key.hash(2, &bytes) as u32,
             mtu: self.mtu(&flow.remote.0),
+            max_mtu: self.config.max_mtu,
             seed: self.key.hash(3, &bytes),
         }
     }

@@ -70,6 +70,8 @@ pub(crate) struct Open {
     pub(crate) iss: u32,
     pub(crate) ts_offset: u32,
     pub(crate) mtu: usize,
+    /// Largest packet that can be received.
+    pub(crate) max_mtu: usize,
     pub(crate) seed: u64,
 }
 
@@ -110,6 +112,8 @@ pub(crate) struct Tcb {
     peer_scale: u8,
     peer_mss: usize,
     mtu: usize,
+    /// MSS offered to the peer.
+    own_mss: u16,
     /// Payload bytes of a full segment.
     mss: usize,
     send: SendBuf,
@@ -210,6 +214,7 @@ impl Tcb {
             peer_scale: 0,
             peer_mss: DEFAULT_PEER_MSS,
             mtu: open.mtu,
+            own_mss: (open.max_mtu - HEADERS) as u16,
             mss,
             send: SendBuf::new(),
             send_reserved: 0,
@@ -322,17 +327,23 @@ impl Tcb {
         self.cc.set_mss(self.mss as u64);
     }
 
-    /// Uses another path MTU from now on.
+    /// Uses another path MTU from now on. What is in flight in larger segments
+    /// may still arrive; if not, it is repeated in smaller ones.
     pub(crate) fn set_mtu(&mut self, mtu: usize) {
-        if mtu == self.mtu {
-            return;
-        }
         self.mtu = mtu;
-        let before = self.mss;
         self.update_mss();
-        if self.mss < before && !self.board.is_empty() {
-            self.board.resegment(self.mss, &mut self.rate);
-        }
+        self.board.recut(self.mss);
+    }
+
+    /// The path reported a packet of this connection as too big: what is in
+    /// flight in larger ones did not arrive. That says nothing of congestion.
+    pub(crate) fn on_too_big(&mut self, mtu: usize) {
+        let lost = self.rate.lost;
+        self.mtu = mtu;
+        self.update_mss();
+        self.board.lose_larger(self.mss, &mut self.rate);
+        self.rate.lost = lost;
+        self.board.recut(self.mss);
     }
 
     /// Next offset expected from the peer.

@@ -1,7 +1,7 @@
 //! Segment construction: what to send next, if anything.
 
 use super::scoreboard::Seg;
-use super::{Ctx, HEADERS, MILLIS, Nanos, Tcb, cc};
+use super::{Ctx, MILLIS, Nanos, Tcb, cc};
 use crate::TcpState;
 use crate::wire::tcp::{self, ACK, FIN, Options, PSH, RST, SYN, Segment};
 
@@ -309,7 +309,7 @@ impl Tcb {
         self.arm_handshake(ctx.now);
         let answer = self.state == TcpState::SynReceived;
         let options = Options {
-            mss: Some((self.mtu - HEADERS) as u16),
+            mss: Some(self.own_mss),
             // An answer may only offer what was offered (RFC 7323 §2.2).
             window_scale: (!answer || self.scale > 0).then_some(self.scale),
             sack_permitted: self.sack_on,

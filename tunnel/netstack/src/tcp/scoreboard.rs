@@ -488,9 +488,7 @@ impl Scoreboard {
                 self.forget_loss(index);
             }
         }
-        self.by_time
-            .make_contiguous()
-            .sort_unstable_by_key(|&(number, sent_at)| (sent_at, number));
+        self.sort_by_time();
         self.drop_stale();
     }
 
@@ -512,17 +510,24 @@ impl Scoreboard {
         }
     }
 
-    /// Cuts recorded segments to at most `mss` bytes of payload each, after the
-    /// path's MTU fell.
-    pub(crate) fn resegment(&mut self, mss: usize, rate: &mut Rate) {
+    /// Marks what is in flight with more than `mss` bytes of payload as lost.
+    pub(crate) fn lose_larger(&mut self, mss: usize, rate: &mut Rate) {
+        for index in 0..self.segs.len() {
+            if self.segs[index].payload_len() > mss {
+                self.mark_lost(self.base + index as u64, rate);
+            }
+        }
+        self.drop_stale();
+    }
+
+    /// Cuts recorded segments to at most `mss` bytes of payload each, so that
+    /// what is repeated fits a path whose MTU fell.
+    pub(crate) fn recut(&mut self, mss: usize) {
         if self.segs.iter().all(|s| s.payload_len() <= mss) {
             return;
         }
-        self.lose_all(rate);
         let old = std::mem::take(&mut self.segs);
         self.base += old.len() as u64;
-        self.to_repeat.clear();
-        self.sacked_count = 0;
         for mut seg in old {
             let fin = seg.has_fin();
             let (mut start, end) = (seg.start, seg.start + seg.payload_len() as u64);
@@ -537,17 +542,31 @@ impl Scoreboard {
                     piece.flags |= FIN;
                     piece.len += 1;
                 }
-                if piece.is(SACKED) {
-                    self.sacked_count += 1;
-                } else {
-                    self.to_repeat.insert(self.base + self.segs.len() as u64);
-                }
                 self.segs.push_back(piece);
                 if start >= end {
                     break;
                 }
             }
         }
+        let numbered = (self.base..).zip(&self.segs);
+        let waits = |seg: &Seg| seg.is(LOST) && !seg.is(REPEATED);
+        self.to_repeat = numbered
+            .clone()
+            .filter(|(_, seg)| waits(seg))
+            .map(|(number, _)| number)
+            .collect();
+        self.by_time = numbered
+            .filter(|(_, seg)| !seg.is(SACKED) && !waits(seg))
+            .map(|(number, seg)| (number, seg.sent_at))
+            .collect();
+        self.sort_by_time();
+        self.sacked_count = self.segs.iter().filter(|seg| seg.is(SACKED)).count();
+    }
+
+    fn sort_by_time(&mut self) {
+        self.by_time
+            .make_contiguous()
+            .sort_unstable_by_key(|&(number, sent_at)| (sent_at, number));
     }
 
     /// Drops everything.

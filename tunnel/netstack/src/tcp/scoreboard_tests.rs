@@ -16,7 +16,7 @@ enum Op {
     LoseFirst,
     LoseAll,
     Unlose,
-    Recut(usize),
+    Recut(usize, bool),
     Wait(u64),
 }
 
@@ -31,7 +31,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::LoseFirst),
         1 => Just(Op::LoseAll),
         1 => Just(Op::Unlose),
-        1 => (50usize..1300).prop_map(Op::Recut),
+        1 => (50usize..1300, any::<bool>()).prop_map(|(mss, too_big)| Op::Recut(mss, too_big)),
         4 => (0u64..60).prop_map(Op::Wait),
     ]
 }
@@ -119,7 +119,13 @@ proptest! {
                     board.lose_all(&mut rate);
                 }
                 Op::Unlose => board.unlose(),
-                Op::Recut(mss) => board.resegment(mss, &mut rate),
+                Op::Recut(mss, too_big) => {
+                    if too_big {
+                        board.lose_larger(mss, &mut rate);
+                    }
+                    board.recut(mss);
+                    assert!(board.segs.iter().all(|s| s.payload_len() <= mss));
+                }
                 Op::Wait(ms) => now += ms * MILLIS,
             }
             recount(&board);

@@ -1,7 +1,7 @@
 //! Timers of a connection.
 
 use super::{Ctx, Doubt, MILLIS, Nanos, SECS, Tcb, nanos};
-use crate::{CloseReason, TcpState};
+use crate::{CloseReason, MIN_MTU, TcpState};
 
 /// Idle time after which grown buffers are given back.
 pub(super) const IDLE_SHRINK: Nanos = 5 * SECS;
@@ -155,6 +155,10 @@ impl Tcb {
         let lost = self.rate.lost;
         self.board.lose_all(&mut self.rate);
         self.rate.lost = lost;
+        if self.timeouts >= 2 && self.mtu > MIN_MTU {
+            // Perhaps only small packets get through (RFC 8899 §4.3).
+            self.set_mtu(MIN_MTU);
+        }
         self.rate.restart(now);
         self.rtt.back_off();
         self.cc.on_timeout(now, self.board.in_flight());

@@ -360,6 +360,16 @@ impl Script {
         self.stack.handle_packet(now, &seg.encode());
     }
 
+    /// Something on the path reports a packet of the connection as too big.
+    pub(crate) fn too_big(&mut self, mtu: u32) {
+        let ports = [self.own_port.to_be_bytes(), self.peer_port.to_be_bytes()].concat();
+        let quoted = packet(OWN, PEER, 6, &[&ports[..], &[0; 16]].concat(), None);
+        let body = [&[2, 0, 0, 0][..], &mtu.to_be_bytes(), &quoted].concat();
+        let now = self.instant();
+        self.stack
+            .handle_packet(now, &packet(PEER, OWN, 58, &body, Some(2)));
+    }
+
     /// The peer's SYN with usual options.
     pub(crate) fn syn(&self) -> Seg {
         Seg {
