@@ -6,16 +6,18 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use http::{HeaderValue, Method, Request, Uri, header};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::Full;
 use rustls_pki_types::ServerName;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::exchange::{Answer, exchange};
-use crate::proxy::Proxy;
+use crate::proxy::{Kind, Proxy};
+use crate::socks::{Credentials, Negotiation};
 use crate::tls::TlsContext;
 use crate::{BoxIo, Endpoint, Error, ErrorKind, ProxyConfig, Step, TlsOptions};
 
@@ -56,7 +58,15 @@ impl Dialer {
             let io = match self.proxy.select(endpoint)? {
                 None => BoxIo::new(tcp(endpoint).await?),
                 Some(proxy) => {
-                    connect_through(self.to_proxy(proxy).await?, proxy, endpoint).await?
+                    let io = self.to_proxy(proxy).await?;
+                    match &proxy.kind {
+                        Kind::Http(authorization) => {
+                            connect_through(io, proxy, authorization.as_ref(), endpoint).await?
+                        }
+                        Kind::Socks(credentials) => {
+                            negotiate(io, proxy, credentials.as_ref(), endpoint).await?
+                        }
+                    }
                 }
             };
             self.secure(io, endpoint).await
@@ -66,11 +76,14 @@ impl Dialer {
 
     /// A connection for ordinary requests: a proxy forwards plain ones.
     pub(crate) async fn for_requests(&self, endpoint: &Endpoint) -> Result<Dialed, Error> {
-        if let Some(proxy) = self.proxy.select(endpoint)?.filter(|_| !endpoint.tls) {
+        if !endpoint.tls
+            && let Some(proxy) = self.proxy.select(endpoint)?
+            && let Kind::Http(authorization) = &proxy.kind
+        {
             let io = self.bounded(self.to_proxy(proxy)).await?;
             return Ok(Dialed {
                 io,
-                forward: Some(proxy.authorization.clone()),
+                forward: Some(authorization.clone()),
             });
         }
         Ok(Dialed {
@@ -117,15 +130,13 @@ impl Dialer {
 }
 
 /// Asks a proxy for a tunnel (RFC 9110 section 9.3.6).
-async fn connect_through(io: BoxIo, proxy: &Proxy, endpoint: &Endpoint) -> Result<BoxIo, Error> {
-    let refused = |status, reason: String| {
-        let proxy = proxy.endpoint.authority();
-        Error::new(ErrorKind::Proxy {
-            proxy,
-            status,
-            reason,
-        })
-    };
+async fn connect_through(
+    io: BoxIo,
+    proxy: &Proxy,
+    authorization: Option<&HeaderValue>,
+    endpoint: &Endpoint,
+) -> Result<BoxIo, Error> {
+    let refused = |status, reason| proxy_error(proxy, status, reason);
     let authority = endpoint.authority();
     let target: Uri = authority
         .parse()
@@ -136,7 +147,7 @@ async fn connect_through(io: BoxIo, proxy: &Proxy, endpoint: &Endpoint) -> Resul
     let host = HeaderValue::from_str(&authority)
         .map_err(|_| refused(None, format!("{authority:?} is no valid destination")))?;
     request.headers_mut().insert(header::HOST, host);
-    if let Some(authorization) = &proxy.authorization {
+    if let Some(authorization) = authorization {
         request
             .headers_mut()
             .insert(header::PROXY_AUTHORIZATION, authorization.clone());
@@ -157,6 +168,35 @@ async fn connect_through(io: BoxIo, proxy: &Proxy, endpoint: &Endpoint) -> Resul
         Ok(Answer::Lost) => Err(refused(None, "the tunnel was lost".into())),
         Err(error) => Err(refused(None, format!("no valid HTTP answer: {error}"))),
     }
+}
+
+fn proxy_error(proxy: &Proxy, status: Option<StatusCode>, reason: String) -> Error {
+    let proxy = proxy.endpoint.authority();
+    Error::new(ErrorKind::Proxy {
+        proxy,
+        status,
+        reason,
+    })
+}
+
+/// Asks a SOCKS proxy for a connection.
+async fn negotiate(
+    mut io: BoxIo,
+    proxy: &Proxy,
+    credentials: Option<&Credentials>,
+    endpoint: &Endpoint,
+) -> Result<BoxIo, Error> {
+    let failed = |reason| proxy_error(proxy, None, reason);
+    let broken = |error: io::Error| failed(format!("the connection broke: {error}"));
+    let mut negotiation =
+        Negotiation::new(&endpoint.host, endpoint.port, credentials).map_err(failed)?;
+    while negotiation.wants() > 0 {
+        io.write_all(&negotiation.output()).await.map_err(broken)?;
+        let mut answer = vec![0; negotiation.wants()];
+        io.read_exact(&mut answer).await.map_err(broken)?;
+        negotiation.handle(&answer).map_err(failed)?;
+    }
+    Ok(io)
 }
 
 /// Connects to the first address that answers, trying the families in turn.

@@ -264,7 +264,7 @@ impl Error {
                 "Put user and password into the proxy URL: http://user:password@host:port.".into()
             }
             ErrorKind::Proxy { .. } => {
-                "Check HTTP_PROXY, HTTPS_PROXY and NO_PROXY, or ask who runs the proxy.".into()
+                "Check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, or ask who runs the proxy.".into()
             }
             ErrorKind::Tls { failure, .. } => failure.remedy().into(),
             ErrorKind::Protocol { .. } => {

@@ -20,6 +20,7 @@ mod io;
 mod pool;
 mod proxy;
 mod response;
+mod socks;
 mod sse;
 mod tls;
 mod upgrade;

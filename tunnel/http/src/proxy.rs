@@ -14,7 +14,11 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use url::Url;
 
+use crate::socks::Credentials;
 use crate::{Endpoint, Error, ErrorKind};
+
+/// Where SOCKS proxies listen if the setting does not say.
+const SOCKS_PORT: u16 = 1080;
 
 /// Proxies for plain and for TLS destinations, and exceptions.
 #[derive(Clone, Default)]
@@ -26,11 +30,20 @@ pub struct ProxyConfig {
     exceptions: Vec<Exception>,
 }
 
-/// One HTTP proxy.
+/// One proxy.
 #[derive(Clone)]
 pub(crate) struct Proxy {
     pub(crate) endpoint: Endpoint,
-    pub(crate) authorization: Option<HeaderValue>,
+    pub(crate) kind: Kind,
+}
+
+/// How to talk to a proxy.
+#[derive(Clone)]
+pub(crate) enum Kind {
+    /// HTTP, with the value of `Proxy-Authorization` if there is one.
+    Http(Option<HeaderValue>),
+    /// SOCKS 5.
+    Socks(Option<Credentials>),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -143,29 +156,42 @@ impl Proxy {
         };
         // The text may hold a password: it must not be part of the message.
         let url = Url::parse(&with_scheme).map_err(|e| format!("proxy setting is no URL: {e}"))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(format!(
-                "proxies with the scheme {:?} are not supported, only http and https",
-                url.scheme()
-            ));
-        }
-        let endpoint =
-            Endpoint::from_url(&url).map_err(|_| "proxy setting has no host".to_owned())?;
-        let authorization = (!url.username().is_empty() || url.password().is_some()).then(|| {
-            let user = percent_decoded(url.username());
-            let password = percent_decoded(url.password().unwrap_or_default());
-            let credentials = [&user[..], b":", &password[..]].concat();
-            let mut value =
-                HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(credentials)))
-                    .unwrap_or(HeaderValue::from_static(""));
-            value.set_sensitive(true);
-            value
+        let credentials = (!url.username().is_empty() || url.password().is_some()).then(|| {
+            (
+                percent_decoded(url.username()),
+                percent_decoded(url.password().unwrap_or_default()),
+            )
         });
-        Ok(Self {
-            endpoint,
-            authorization,
-        })
+        let no_host = || "proxy setting has no host".to_owned();
+        match url.scheme() {
+            "http" | "https" => Ok(Self {
+                endpoint: Endpoint::from_url(&url).map_err(|_| no_host())?,
+                kind: Kind::Http(credentials.map(basic)),
+            }),
+            "socks5" | "socks5h" => {
+                let host = url
+                    .host_str()
+                    .filter(|h| !h.is_empty())
+                    .ok_or_else(no_host)?;
+                let host = host.trim_matches(['[', ']']);
+                Ok(Self {
+                    endpoint: Endpoint::new(host, url.port().unwrap_or(SOCKS_PORT), false),
+                    kind: Kind::Socks(credentials),
+                })
+            }
+            other => Err(format!(
+                "proxies with the scheme {other:?} are not supported, only http, https and socks5"
+            )),
+        }
     }
+}
+
+fn basic((user, password): Credentials) -> HeaderValue {
+    let credentials = [&user[..], b":", &password[..]].concat();
+    let mut value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(credentials)))
+        .unwrap_or(HeaderValue::from_static(""));
+    value.set_sensitive(true);
+    value
 }
 
 fn percent_decoded(text: &str) -> Vec<u8> {
@@ -312,13 +338,30 @@ mod tests {
         let config = ProxyConfig::from_values(Some("http://us%65r:p%40ss@proxy:3128"), None, None);
         let proxy = config.http.clone().unwrap();
         let expected = format!("Basic {}", STANDARD.encode("user:p@ss"));
-        assert_eq!(proxy.authorization.unwrap(), expected);
+        let Kind::Http(Some(authorization)) = proxy.kind else {
+            panic!("no credentials");
+        };
+        assert_eq!(authorization, expected);
         assert!(!format!("{config:?}").contains("ss"), "{config:?}");
     }
 
     #[test]
+    fn socks_proxies_have_a_usual_port() {
+        for (value, expected) in [
+            ("socks5://p", "p:1080"),
+            ("socks5h://u:pw@[2001:db8::1]:99", "[2001:db8::1]:99"),
+        ] {
+            let config = ProxyConfig::from_values(None, Some(value), None);
+            assert_eq!(
+                proxied(&config, "a.example", 443, true).as_deref(),
+                Some(expected)
+            );
+        }
+    }
+
+    #[test]
     fn unusable_settings_are_reported_on_use_without_the_password() {
-        for value in ["socks5://u:hunter2@p:1", "http://u:hunter2@"] {
+        for value in ["socks4://u:hunter2@p:1", "http://u:hunter2@"] {
             let config = ProxyConfig::from_values(Some(value), None, None);
             let error = config
                 .select(&Endpoint::new("a.example", 80, false))
