@@ -10,18 +10,26 @@ use adit_netstack::{Stack, StackConfig};
 use bytes::{Bytes, BytesMut};
 use prost::Message as _;
 
+mod mesh;
+mod ssh;
+
+pub use mesh::mesh;
+pub use ssh::ssh;
+
 /// A decoder under test.
 pub type Target = fn(&[u8]);
 
 /// All decoders, by the name of their fuzz target and corpus.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("derp", derp),
     ("disco", disco),
     ("drpc", drpc),
     ("json", json),
+    ("mesh", mesh),
     ("netstack", netstack),
     ("protobuf", protobuf),
     ("sse", sse),
+    ("ssh", ssh),
     ("stun", stun),
     ("websocket", websocket),
     ("yamux", yamux),
