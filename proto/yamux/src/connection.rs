@@ -241,12 +241,13 @@ impl Connection {
         state.wake_driver();
     }
 
-    /// Ends the session: streams fail, queued control frames are sent, and
-    /// the transport is shut down. Waits at most 5 seconds for that.
+    /// Ends the session: streams fail, what was written before is sent as far
+    /// as the peer's windows permit, and the transport is shut down. Waits at
+    /// most 5 seconds for that.
     pub async fn close(&self) {
         {
             let mut state = self.owner.shared.lock();
-            state.session.close(Error::Closed);
+            state.session.close(now(), Error::Closed);
             state.notify();
             state.wake_driver();
         }

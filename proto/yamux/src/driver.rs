@@ -239,7 +239,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
             this.ending = true;
             this.write_deadline = None;
             let mut state = this.shared.lock();
-            state.session.close(reason);
+            state.session.close(now(), reason);
             state.notify();
         }
         ready!(this.end(cx));
@@ -256,7 +256,7 @@ impl<IO> Drop for Driver<IO> {
     /// Also when aborted or when the runtime stops: whoever waits is told.
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        state.session.close(Error::Closed);
+        state.session.close(now(), Error::Closed);
         state.notify();
         drop(state);
         self.shared.closed.send_if_modified(|closed| {

@@ -381,8 +381,19 @@ impl Session {
         }
     }
 
-    /// Ends the session for a reason outside of the protocol.
-    pub fn close(&mut self, reason: Error) {
+    /// Ends the session for a reason outside of the protocol. For
+    /// [`Error::Closed`], what was written before is still sent, as far as the
+    /// windows of the peer permit.
+    pub fn close(&mut self, now: Instant, reason: Error) {
+        if self.error.is_none() && matches!(reason, Error::Closed) {
+            let mut out = self.control.split();
+            while let Some(id) = self.send_queue.pop_front() {
+                if let Some(body) = self.send_turn(now, id, &mut out) {
+                    out.extend_from_slice(&body);
+                }
+            }
+            self.control = out;
+        }
         self.fail(reason);
     }
 

@@ -95,6 +95,24 @@ async fn reset_and_drop_reach_the_peer() {
     assert_eq!(received, b"rest");
 }
 
+#[tokio::test]
+async fn what_was_written_before_the_close_arrives() {
+    // The transport takes it in many pieces.
+    let (client, _server, mut incoming) = pair(1000);
+    let mut stream = client.open().await.unwrap();
+    stream.write_all(&[7; 100_000]).await.unwrap();
+    let receive = async {
+        let mut accepted = incoming.accept().await.unwrap();
+        let mut received = Vec::new();
+        let end = accepted.read_to_end(&mut received).await;
+        assert!(end.is_err(), "the stream was not finished");
+        received.len()
+    };
+    let ((), received) = tokio::join!(client.close(), receive);
+    assert_eq!(received, 100_000);
+    assert!(stream.write_all(b"more").await.is_err());
+}
+
 #[tokio::test(start_paused = true)]
 async fn silent_peer_fails_the_keepalive() {
     let (near, _far) = tokio::io::duplex(1000);
