@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use nix::libc;
 use nix::sys::termios::{
     BaudRate, ControlFlags, InputFlags, LocalFlags, OutputFlags, SetArg, SpecialCharacterIndices,
-    Termios, cfsetispeed, cfsetospeed, tcgetattr, tcsetattr,
+    Termios, tcgetattr, tcsetattr,
 };
 
 /// SSH's spelling of a disabled control character.
@@ -75,15 +75,25 @@ fn apply_line(termios: &mut Termios, opcode: u8, value: u32) {
         93 => termios.control_flags.set(ControlFlags::PARODD, on),
         ISPEED | OSPEED => {
             if let Some(rate) = baud_rate(value) {
-                let _ = if opcode == ISPEED {
-                    cfsetispeed(termios, rate)
-                } else {
-                    cfsetospeed(termios, rate)
-                };
+                set_speed(termios, rate);
             }
         }
         _ => {}
     }
+}
+
+/// Linux keeps one speed for both directions, in the control flags. The C
+/// library's functions for it cannot be linked statically.
+#[cfg(target_os = "linux")]
+fn set_speed(termios: &mut Termios, rate: BaudRate) {
+    let speed = ControlFlags::from_bits_truncate(rate as libc::tcflag_t);
+    termios.control_flags.remove(ControlFlags::CBAUD);
+    termios.control_flags.insert(speed & ControlFlags::CBAUD);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn set_speed(termios: &mut Termios, rate: BaudRate) {
+    let _ = nix::sys::termios::cfsetspeed(termios, rate);
 }
 
 fn control_character(opcode: u8) -> Option<SpecialCharacterIndices> {

@@ -122,8 +122,17 @@ async fn terminals_have_size_modes_and_a_name() {
     const VERASE: u8 = 3;
     const ECHO: u8 = 53;
     const ONLCR: u8 = 72;
+    const ISPEED: u8 = 128;
+    const OSPEED: u8 = 129;
     const UNKNOWN: u8 = 159;
-    let modes = TerminalModes(vec![(VERASE, 8), (ECHO, 0), (ONLCR, 0), (UNKNOWN, 7)]);
+    let modes = TerminalModes(vec![
+        (VERASE, 8),
+        (ECHO, 0),
+        (ONLCR, 0),
+        (ISPEED, 9600),
+        (OSPEED, 9600),
+        (UNKNOWN, 7),
+    ]);
     let script = "stty size; stty -a; test \"$(tty)\" = \"$SSH_TTY\" && echo named";
     let mut program = shell(script).spawn_pty(SIZE, &modes, true).unwrap();
     let mut out = String::new();
@@ -131,7 +140,13 @@ async fn terminals_have_size_modes_and_a_name() {
         .await
         .unwrap();
     assert!(out.starts_with("24 80\n"), "{out:?}");
-    for expected in ["erase = ^H", " -echo ", " -onlcr ", "named"] {
+    for expected in [
+        "speed 9600 baud",
+        "erase = ^H",
+        " -echo ",
+        " -onlcr ",
+        "named",
+    ] {
         assert!(out.contains(expected), "{expected} in {out:?}");
     }
     assert_eq!(
