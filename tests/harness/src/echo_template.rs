@@ -2,61 +2,80 @@
 //! given as files: one resource with one agent.
 
 /// What the agent of the template is like.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct AgentTemplate<'a> {
     /// The agent's token, a UUID.
     pub token: &'a str,
     /// Working directory of its sessions.
     pub directory: &'a str,
-    /// Runs when the workspace starts; none if empty.
-    pub start_script: &'a str,
-    /// Runs when the workspace stops; none if empty.
-    pub stop_script: &'a str,
-    /// Prints a value to report; none if empty.
-    pub metadata_script: &'a str,
-    /// Seconds between two runs of it.
-    pub metadata_interval: u64,
     /// Variables of its sessions.
     pub environment: &'a [(&'a str, &'a str)],
+    /// Run when the workspace starts or stops.
+    pub scripts: &'a [Script<'a>],
+    /// Values it reports.
+    pub metadata: &'a [Metadata<'a>],
+    /// Apps whose health it looks after.
+    pub apps: &'a [App<'a>],
+    /// Per cent of memory in use that are to be told; none if zero.
+    pub memory_threshold: u64,
+}
+
+/// When a script runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum When {
+    /// When the workspace starts.
+    #[default]
+    Start,
+    /// When it stops.
+    Stop,
+}
+
+/// One script; its name is also that of its log's source.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Script<'a> {
+    /// Shown to users, and the stem of its log file.
+    pub name: &'a str,
+    /// Text for a shell.
+    pub text: &'a str,
+    /// When it runs.
+    pub when: When,
+    /// Seconds it may take; without limit if zero.
+    pub timeout: u64,
+}
+
+/// One value that the agent reports.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Metadata<'a> {
+    /// Its key, also its name.
+    pub key: &'a str,
+    /// Prints it.
+    pub script: &'a str,
+    /// Seconds between two runs of the script.
+    pub interval: u64,
+    /// Seconds that the script may take.
+    pub timeout: u64,
+}
+
+/// An app, asked every second whether it is well.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct App<'a> {
+    /// Its short name.
+    pub slug: &'a str,
+    /// Where it is.
+    pub url: &'a str,
+    /// Answers with success as long as it is well; never asked if empty.
+    pub health_url: &'a str,
+    /// Failures in a row after which it is unwell.
+    pub threshold: u64,
 }
 
 /// Names and contents of the template's files.
 #[must_use]
 pub fn files(template: &AgentTemplate<'_>) -> Vec<(&'static str, Vec<u8>)> {
-    let mut agent = vec![text(1, "main"), text(2, "main")];
-    for (name, value) in template.environment {
-        agent.push(bytes(3, &[text(1, name), text(2, value)].concat()));
-    }
-    agent.extend([
-        text(5, "linux"),
-        text(6, "amd64"),
-        text(7, template.directory),
-        text(9, template.token),
-    ]);
-    if !template.metadata_script.is_empty() {
-        let metadata = [
-            text(1, "load"),
-            text(2, "Load"),
-            text(3, template.metadata_script),
-            number(4, template.metadata_interval),
-            number(5, 2),
-        ];
-        agent.push(bytes(18, &metadata.concat()));
-    }
-    for (name, script, when) in [
-        ("start", template.start_script, 6),
-        ("stop", template.stop_script, 7),
-    ] {
-        if !script.is_empty() {
-            let mut fields = vec![text(1, name), text(3, script), number(when, 1)];
-            fields.push(text(9, &format!("{name}.log")));
-            agent.push(bytes(21, &fields.concat()));
-        }
-    }
     let resource = [
         text(1, "main"),
         text(2, "local_process"),
-        bytes(3, &agent.concat()),
+        bytes(3, &agent(template)),
     ];
     let graph = bytes(3, &resource.concat());
     vec![
@@ -66,6 +85,62 @@ pub fn files(template: &AgentTemplate<'_>) -> Vec<(&'static str, Vec<u8>)> {
         ("0.apply.protobuf", bytes(5, &[])),
         ("0.graph.protobuf", bytes(6, &graph)),
     ]
+}
+
+fn agent(template: &AgentTemplate<'_>) -> Vec<u8> {
+    let mut agent = vec![text(1, "main"), text(2, "main")];
+    for (name, value) in template.environment {
+        agent.push(bytes(3, &[text(1, name), text(2, value)].concat()));
+    }
+    agent.extend([
+        text(5, "linux"),
+        text(6, "amd64"),
+        text(7, template.directory),
+    ]);
+    agent.extend(template.apps.iter().map(|one| bytes(8, &app(one))));
+    agent.push(text(9, template.token));
+    for one in template.metadata {
+        let fields = [
+            text(1, one.key),
+            text(2, one.key),
+            text(3, one.script),
+            number(4, one.interval),
+            number(5, one.timeout),
+        ];
+        agent.push(bytes(18, &fields.concat()));
+    }
+    for one in template.scripts {
+        let when = match one.when {
+            When::Start => 6,
+            When::Stop => 7,
+        };
+        let fields = [
+            text(1, one.name),
+            text(3, one.text),
+            number(when, 1),
+            number(8, one.timeout),
+            text(9, &format!("{}.log", one.name)),
+        ];
+        agent.push(bytes(21, &fields.concat()));
+    }
+    if template.memory_threshold > 0 {
+        let memory = [number(1, 1), number(2, template.memory_threshold)];
+        agent.push(bytes(24, &bytes(1, &memory.concat())));
+    }
+    agent.concat()
+}
+
+fn app(app: &App<'_>) -> Vec<u8> {
+    let mut fields = vec![text(1, app.slug), text(2, app.slug), text(4, app.url)];
+    if !app.health_url.is_empty() {
+        let check = [
+            text(1, app.health_url),
+            number(2, 1),
+            number(3, app.threshold),
+        ];
+        fields.push(bytes(7, &check.concat()));
+    }
+    fields.concat()
 }
 
 /// A text field of a protobuf message.

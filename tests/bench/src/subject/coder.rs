@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use adit_test_harness::echo_template::{self, AgentTemplate};
+use adit_test_harness::echo_template::{self, AgentTemplate, Metadata, Script, When};
 use anyhow::{Context as _, Result};
 
 use super::{
@@ -156,11 +156,19 @@ impl Coder {
         let template = AgentTemplate {
             token: AGENT_TOKEN,
             directory: "/tmp",
-            start_script: "echo \"Workspace of $CODER_WORKSPACE_OWNER_NAME is ready.\"",
-            stop_script: "",
-            metadata_script: "uptime | sed 's/.*load average[s]*: //'",
-            metadata_interval: 15,
-            environment: &[],
+            scripts: &[Script {
+                name: "start",
+                text: "echo \"Workspace of $CODER_WORKSPACE_OWNER_NAME is ready.\"",
+                when: When::Start,
+                timeout: 0,
+            }],
+            metadata: &[Metadata {
+                key: "load",
+                script: "uptime | sed 's/.*load average[s]*: //'",
+                interval: 15,
+                timeout: 2,
+            }],
+            ..AgentTemplate::default()
         };
         for (name, content) in echo_template::files(&template) {
             fs::write(source.join(name), content)?;

@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "a step that fails, fails the test")]
 
 mod server;
+mod view;
 
 use std::{
     path::{Path, PathBuf},
@@ -186,93 +187,29 @@ fn a_real_agent_connects_to_our_server() {
 }
 
 #[test]
-fn our_agent_connects_to_a_real_server() {
+fn a_real_server_sees_our_agent_as_its_own() {
     let Some(binary) = real_coder() else { return };
     let Some(server) = RealServer::start(&binary) else {
         return;
     };
-    let view = |agent: &Path, name: &str| {
-        let log = server.dir().join(format!("{name}.log"));
-        let home = server.dir().join(name);
-        std::fs::create_dir_all(&home).unwrap();
-        let mut command = Command::new(agent);
-        command
-            .arg("agent")
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", &home)
-            .env("CODER_AGENT_URL", server.url())
-            .env("CODER_AGENT_TOKEN", server.agent_token())
-            .env("CODER_AGENT_LOG_DIR", &home);
-        let mut process = Process::start(&mut command, &log);
-        let seen = until("the agent to be ready at the real server", || {
-            let seen = server.agent();
-            let settled = seen["lifecycle_state"] == "ready" && !seen["latency"].is_null();
-            if settled && seen["status"] == "connected" {
-                Ok(seen)
-            } else {
-                Err(format!("{}: {seen}", process.output()))
-            }
-        });
-        let logs = until("its start script's log", || {
-            let logs = server.agent_logs();
-            if logs.to_string().contains("hello from start") {
-                Ok(logs)
-            } else {
-                Err(logs)
-            }
-        });
-        let real = run(
-            &mut server.coder(&["ssh", "dev", "--", "echo by coder"]),
-            COMMAND_LIMIT,
-        );
-        assert_eq!(success(real), "by coder\n");
-        let mut ours = Command::new(program("adit"));
-        ours.args(["ssh", "dev", "--", "echo by adit"])
-            .env("ADIT_URL", server.url())
-            .env("ADIT_SESSION_TOKEN", server.session_token());
-        assert_eq!(success(run(&mut ours, COMMAND_LIMIT)), "by adit\n");
-        let mut ping = Command::new(program("adit"));
-        ping.args(["ping", "dev", "-n", "2"])
-            .env("ADIT_URL", server.url())
-            .env("ADIT_SESSION_TOKEN", server.session_token());
-        println!("{name}: {}", success(run(&mut ping, COMMAND_LIMIT)));
-        process.signal(Signal::SIGTERM);
-        let _ = process.wait();
-        let off = until("the agent to be off", || {
-            let seen = server.agent();
-            if seen["lifecycle_state"] == "off" {
-                Ok(seen)
-            } else {
-                Err(seen)
-            }
-        });
-        server.restart_build();
-        (seen, logs, off)
-    };
-    let (theirs, _, _) = view(&binary, "theirs");
-    let (ours, _, _) = view(&program("adit-agent"), "ours");
-    for key in [
-        "status",
-        "lifecycle_state",
-        "name",
-        "architecture",
-        "operating_system",
-        "api_version",
-        "health",
-        "subsystems",
-        "expanded_directory",
-        "environment_variables",
+    let services = view::Services::start();
+    services.make_workspaces(&server);
+    let ours = program("adit-agent");
+    let mut differences = String::new();
+    for (theirs, ours) in [
+        (
+            services.life_when_well(&server, &binary, "theirs"),
+            services.life_when_well(&server, &ours, "ours"),
+        ),
+        (
+            view::life_when_ailing(&server, &binary, "theirs"),
+            view::life_when_ailing(&server, &ours, "ours"),
+        ),
     ] {
-        assert_eq!(theirs[key], ours[key], "{key}");
+        println!("agreed: {}", ours["stats"]);
+        view::compare("", &theirs, &ours, &mut differences);
     }
-    assert_ne!(ours["version"], "", "a version is reported");
-    let latency = |agent: &Value| {
-        agent["latency"]
-            .as_object()
-            .map(|regions| regions.keys().cloned().collect::<Vec<_>>())
-    };
-    assert_eq!(latency(&theirs), latency(&ours));
+    assert_eq!(differences, "", "differences");
 }
 
 fn free_port() -> u16 {

@@ -1,4 +1,4 @@
-//! A real Coder server with one workspace, whose agent is started by the test.
+//! A real Coder server with workspaces whose agents are started by the test.
 
 use std::{
     fs,
@@ -8,34 +8,37 @@ use std::{
 
 use adit_test_harness::{
     Process,
-    dev::COMMAND_LIMIT,
-    dev::success,
+    dev::{COMMAND_LIMIT, success},
     echo_template::{self, AgentTemplate},
     process::run,
+    skip::need_tool,
     until,
 };
 use serde_json::Value;
 use tempfile::TempDir;
 
-const AGENT_TOKEN: &str = "11111111-2222-4333-8444-555555555555";
+/// How often agents tell the server what they moved.
+const STATS_INTERVAL: &str = "2s";
 
 /// The server and its data; both are gone when it is dropped.
 pub(crate) struct RealServer {
     _process: Process,
     binary: PathBuf,
+    database: String,
     dir: TempDir,
     url: String,
     session: String,
 }
 
 impl RealServer {
-    /// Starts the server, makes a user, a template and a workspace. `None`,
-    /// and SKIPPED, without a database.
+    /// Starts the server and makes a user. `None`, and SKIPPED, without a
+    /// database.
     pub(crate) fn start(binary: &Path) -> Option<Self> {
-        let Some(database) = std::env::var_os("ADIT_CODER_PG_URL") else {
+        let Ok(database) = std::env::var("ADIT_CODER_PG_URL") else {
             eprintln!("SKIPPED: ADIT_CODER_PG_URL does not name a database for the real server");
             return None;
         };
+        let _ = need_tool("psql")?;
         let dir = tempfile::tempdir().unwrap();
         let url = format!("http://127.0.0.1:{}", super::free_port());
         let mut command = Command::new(binary);
@@ -44,11 +47,12 @@ impl RealServer {
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", dir.path())
-            .env("CODER_PG_CONNECTION_URL", database)
+            .env("CODER_PG_CONNECTION_URL", &database)
             .env("CODER_HTTP_ADDRESS", url.trim_start_matches("http://"))
             .env("CODER_ACCESS_URL", &url)
             .env("CODER_PROVISIONER_TYPES", "echo")
             .env("CODER_DERP_SERVER_STUN_ADDRESSES", "disable")
+            .env("CODER_AGENT_STATS_REFRESH_INTERVAL", STATS_INTERVAL)
             .env("CODER_TELEMETRY_ENABLE", "false")
             .env("CODER_UPDATE_CHECK", "false")
             .env("CODER_CACHE_DIRECTORY", dir.path().join("cache"))
@@ -57,6 +61,7 @@ impl RealServer {
         let mut server = Self {
             _process: process,
             binary: binary.to_owned(),
+            database,
             dir,
             url,
             session: String::new(),
@@ -85,8 +90,6 @@ impl RealServer {
             "--first-user-trial=false",
         ]);
         server.session = fs::read_to_string(server.dir.path().join("cli/session")).unwrap();
-        server.push_template();
-        server.ok(&["create", "dev", "--template", "base", "--yes"]);
         Some(server)
     }
 
@@ -102,10 +105,6 @@ impl RealServer {
         &self.session
     }
 
-    pub(crate) fn agent_token(&self) -> &'static str {
-        AGENT_TOKEN
-    }
-
     /// A command of the real client, logged in here.
     pub(crate) fn coder(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
@@ -118,49 +117,25 @@ impl RealServer {
         command
     }
 
-    fn ok(&self, args: &[&str]) -> String {
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
         success(run(&mut self.coder(args), COMMAND_LIMIT))
     }
 
-    /// The agent as the server shows it.
-    pub(crate) fn agent(&self) -> Value {
-        let listed: Value = serde_json::from_str(&self.ok(&["list", "--output", "json"])).unwrap();
-        listed[0]["latest_build"]["resources"][0]["agents"][0].clone()
-    }
-
-    /// The agent's logs as the server has them.
-    pub(crate) fn agent_logs(&self) -> Value {
-        let id = self.agent()["id"].as_str().unwrap().to_owned();
-        let mut get = Command::new("curl");
-        get.args([
-            "-sf",
-            "-H",
-            &format!("Coder-Session-Token: {}", self.session),
-        ])
-        .arg(format!("{}/api/v2/workspaceagents/{id}/logs", self.url));
-        serde_json::from_str(&success(run(&mut get, COMMAND_LIMIT))).unwrap()
-    }
-
-    /// Makes a new build with the same template, so that the next agent
-    /// starts from nothing.
-    pub(crate) fn restart_build(&self) {
-        self.ok(&["restart", "dev", "--yes"]);
-    }
-
-    fn push_template(&self) {
-        let source = self.dir.path().join("template");
+    /// Makes a template and a workspace of it, both with this name.
+    pub(crate) fn make(&self, name: &str, template: &AgentTemplate<'_>) {
+        let source = self.dir.path().join(format!("template-{name}"));
         fs::create_dir(&source).unwrap();
-        for (name, content) in echo_template::files(&template()) {
+        for (name, content) in echo_template::files(template) {
             fs::write(source.join(name), content).unwrap();
         }
-        let archive = self.dir.path().join("template.tar");
+        let archive = self.dir.path().join(format!("template-{name}.tar"));
         let mut tar = Command::new("tar");
         tar.arg("-cf").arg(&archive).arg("-C").arg(&source).arg(".");
         let _ = success(run(&mut tar, COMMAND_LIMIT));
         let mut push = self.coder(&[
             "templates",
             "push",
-            "base",
+            name,
             "--test.provisioner",
             "echo",
             "-d",
@@ -169,18 +144,47 @@ impl RealServer {
         ]);
         push.stdin(Stdio::from(fs::File::open(&archive).unwrap()));
         let _ = success(run(&mut push, COMMAND_LIMIT));
+        let _ = self.ok(&["create", name, "--template", name, "--yes"]);
     }
-}
 
-/// One resource with one agent.
-fn template() -> AgentTemplate<'static> {
-    AgentTemplate {
-        token: AGENT_TOKEN,
-        directory: "/tmp",
-        start_script: "echo hello from start",
-        stop_script: "echo bye",
-        metadata_script: "echo 1.5",
-        metadata_interval: 5,
-        environment: &[("FOO", "bar")],
+    /// Makes a new build of a workspace, so that its next agent starts from
+    /// nothing.
+    pub(crate) fn restart_build(&self, workspace: &str) {
+        let _ = self.ok(&["restart", workspace, "--yes"]);
+    }
+
+    /// The agent of a workspace as the server shows it.
+    pub(crate) fn agent(&self, workspace: &str) -> Value {
+        let listed: Value = serde_json::from_str(&self.ok(&["list", "--output", "json"])).unwrap();
+        let found = listed
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|one| one["name"] == workspace)
+            .unwrap();
+        found["latest_build"]["resources"][0]["agents"][0].clone()
+    }
+
+    /// What the server answers to a request.
+    pub(crate) fn get(&self, path: &str) -> Value {
+        let mut get = Command::new("curl");
+        get.args([
+            "-s",
+            "-H",
+            &format!("Coder-Session-Token: {}", self.session),
+        ])
+        .arg(format!("{}/api/v2/{path}", self.url));
+        serde_json::from_str(&success(run(&mut get, COMMAND_LIMIT))).unwrap()
+    }
+
+    /// Rows that a query finds in the server's database.
+    pub(crate) fn query(&self, query: &str) -> Value {
+        let mut psql = Command::new("psql");
+        psql.args(["-XtA", "-v", "ON_ERROR_STOP=1", "-c"])
+            .arg(format!(
+                "select coalesce(json_agg(found), '[]') from ({query}) found"
+            ))
+            .arg(&self.database);
+        serde_json::from_str(&success(run(&mut psql, COMMAND_LIMIT))).unwrap()
     }
 }
