@@ -6,6 +6,7 @@ use std::{future::Future, time::Duration};
 use adit_coordinator::{Permission, Request, Role, Service};
 use adit_messages::tailnet::{CoordinateRequest, CoordinateResponse};
 use adit_rpc::{Requests, Responses, Status};
+use bytes::Bytes;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -13,6 +14,8 @@ use uuid::Uuid;
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Moves messages between a peer and the coordinator until either ends it.
+/// A peer that says it has no more requests is still sent what the coordinator
+/// had to say by then.
 ///
 /// `permission` decides on the tunnels a [`Role::User`] asks for.
 pub(crate) async fn coordinate<F>(
@@ -33,13 +36,16 @@ where
             update = updates.next() => {
                 // The coordinator ended it, with a reason or after a goodbye.
                 let Some(update) = update else { return Ok(()) };
-                match timeout(SEND_TIMEOUT, responses.send_bytes(update)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_)) | Err(_) => return Ok(()),
+                if !send(&responses, update).await {
+                    return Ok(());
                 }
             }
             request = requests.recv_bytes() => {
-                let Ok(Some(bytes)) = request else { return Ok(()) };
+                let bytes = match request {
+                    Ok(Some(bytes)) => bytes,
+                    Ok(None) => break,
+                    Err(_) => return Ok(()),
+                };
                 match Request::decode(bytes) {
                     Ok(request) => {
                         let permission = match request.add_tunnel {
@@ -53,4 +59,20 @@ where
             }
         }
     }
+    // Lost, which also ends the updates.
+    drop(connection);
+    while let Some(update) = updates.next().await {
+        if !send(&responses, update).await {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Sends a response; says whether the peer took it.
+async fn send(responses: &Responses<CoordinateResponse>, update: Bytes) -> bool {
+    matches!(
+        timeout(SEND_TIMEOUT, responses.send_bytes(update)).await,
+        Ok(Ok(()))
+    )
 }

@@ -150,6 +150,14 @@ impl AgentPuppet {
     pub(crate) async fn send(&self, request: &CoordinateRequest) {
         self.requests.lock().await.send(request).await.unwrap();
     }
+
+    /// Waits until the server has ended its part in the network.
+    pub(crate) async fn ended(mut self) {
+        tokio::time::timeout(live::PATIENCE, &mut self.answers)
+            .await
+            .expect("an end in time")
+            .unwrap();
+    }
 }
 
 impl Drop for AgentPuppet {
