@@ -14,7 +14,7 @@ use adit_rest::AgentStatus;
 use anyhow::{Context as _, bail};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::{App, Config, Server, derp, provision};
+use crate::{App, Config, Server, provision};
 use report::{Output, Progress, Ready};
 use setup::Step;
 
@@ -113,7 +113,6 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
     }
     progress.step("Stopping the control plane");
     app.shutdown.cancel();
-    derp::close(&app).await;
     let ended = tokio::time::timeout(SERVER_GRACE, serving).await;
     progress.finish();
     match (result, ended) {

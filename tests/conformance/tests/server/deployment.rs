@@ -67,6 +67,24 @@ impl Deployment {
         self.address
     }
 
+    /// A recorded request head for this server.
+    pub(crate) fn head(&self, head: &str) -> String {
+        let mut text = String::new();
+        for line in head.lines().filter(|line| !line.is_empty()) {
+            let name = line.split(':').next().unwrap_or_default().to_lowercase();
+            let line = match name.as_str() {
+                "host" => format!("Host: {}", self.address),
+                _ if line.contains("SESSION-TOKEN-PLACEHOLDER") => {
+                    format!("Coder-Session-Token: {}", self.session_token)
+                }
+                _ => line.to_owned(),
+            };
+            text += &line;
+            text += "\r\n";
+        }
+        text + "\r\n"
+    }
+
     /// Ends the server as a signal does.
     pub(crate) async fn stop(&mut self) {
         self.app.shutdown.cancel();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use adit_tests_conformance::wire::{Dir, Record, Recording};
 use serde_json::Value;
-use tokio::{io::AsyncReadExt as _, net::TcpStream};
+use tokio::net::TcpStream;
 
 use crate::{
     deployment::Deployment,
@@ -58,7 +58,7 @@ async fn replay(name: &str) {
                     continue;
                 }
                 let mut socket = TcpStream::connect(deployment.address()).await.unwrap();
-                let head = head(&deployment, &request.head);
+                let head = deployment.head(&request.head);
                 let answer = live::request(&mut socket, &head, &request.body).await;
                 let status = http.head.split(' ').nth(1).unwrap_or_default();
                 if answer.status.to_string() != otherwise.unwrap_or(status) {
@@ -74,24 +74,6 @@ async fn replay(name: &str) {
         }
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));
-}
-
-/// A recorded request head for this server.
-fn head(deployment: &Deployment, head: &str) -> String {
-    let mut text = String::new();
-    for line in head.lines().filter(|line| !line.is_empty()) {
-        let name = line.split(':').next().unwrap_or_default().to_lowercase();
-        let line = match name.as_str() {
-            "host" => format!("Host: {}", deployment.address()),
-            _ if line.contains("SESSION-TOKEN-PLACEHOLDER") => {
-                format!("Coder-Session-Token: {}", deployment.session_token)
-            }
-            _ => line.to_owned(),
-        };
-        text += &line;
-        text += "\r\n";
-    }
-    text + "\r\n"
 }
 
 fn compare(mark: &str, head: &str, body: &str, answer: &Answer, differences: &mut Vec<String>) {
@@ -161,59 +143,6 @@ fn shape(mark: &str, path: &str, recorded: &Value, own: &Value, differences: &mu
 /// A header's value without the address of one server.
 fn without_port(value: &str) -> String {
     value.split("http://").next().unwrap_or_default().to_owned()
-}
-
-/// Sends the first request of a recorded relay client, and returns the answer
-/// and what the relay says first.
-async fn relay(name: &str, length: usize) -> (Answer, Answer, Vec<u8>) {
-    let recording = Recording::load(name).unwrap();
-    let deployment = Deployment::start(&recording).await;
-    let mut of_conn = recording.http_of(1);
-    let (request, answer) = (of_conn.next().unwrap(), of_conn.next().unwrap());
-    let recorded = Answer {
-        status: 101,
-        head: answer.head.clone(),
-        body: String::new(),
-    };
-    let mut socket = TcpStream::connect(deployment.address()).await.unwrap();
-    let own = live::request(&mut socket, &head(&deployment, &request.head), "").await;
-    let mut first = vec![0; length];
-    let read = tokio::time::timeout(live::PATIENCE, socket.read_exact(&mut first)).await;
-    read.expect("a greeting in time").unwrap();
-    (recorded, own, first)
-}
-
-/// The relay's greeting: its key behind eight known bytes.
-fn is_greeting(frame: &[u8]) -> bool {
-    frame.starts_with(b"\x01\0\0\0\x28DERP\xf0\x9f\x94\x91") && frame.len() == 45
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_relay_client() {
-    let (recorded, own, first) = relay("derp-upgrade", 45).await;
-    assert_eq!(own.status, 101);
-    for name in ["upgrade", "connection", "derp-version"] {
-        assert_eq!(own.header(name), recorded.header(name), "{name}");
-    }
-    assert_eq!(own.header("derp-public-key").map(str::len), Some(64));
-    assert!(is_greeting(&first), "{first:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_relay_client_over_a_websocket() {
-    // One unmasked binary message.
-    let (recorded, own, first) = relay("derp-websocket", 47).await;
-    assert_eq!(own.status, 101);
-    for name in [
-        "upgrade",
-        "sec-websocket-protocol",
-        "sec-websocket-accept",
-        "sec-websocket-extensions",
-    ] {
-        assert_eq!(own.header(name), recorded.header(name), "{name}");
-    }
-    assert_eq!(first[..2], [0x82, 45]);
-    assert!(is_greeting(&first[2..]), "{first:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,7 @@ mod deployment;
 mod http;
 mod live;
 mod puppet;
+mod relay;
 mod replay;
 mod wire;
 

@@ -193,22 +193,12 @@ impl Replay {
     }
 
     /// A recorded request head for this server.
-    pub(crate) fn head(&self, head: &str) -> String {
-        let mut lines: Vec<String> = head.lines().map(str::to_owned).collect();
-        for line in &mut lines {
-            let name = line.split(':').next().unwrap_or_default().to_lowercase();
-            if name == "host" {
-                *line = format!("Host: {}", self.deployment.address());
-            } else if line.contains("SESSION-TOKEN-PLACEHOLDER") {
-                *line = format!("Coder-Session-Token: {}", self.deployment.session_token);
-            }
-        }
-        let mut text = lines.join("\r\n");
-        text.truncate(text.trim_end().len());
+    fn head(&self, head: &str) -> String {
+        let mut text = self.deployment.head(head);
         for (recorded, own) in &self.resume {
             text = text.replace(recorded, own);
         }
-        text + "\r\n\r\n"
+        text
     }
 
     async fn frame(&mut self, ws: &Ws) {
