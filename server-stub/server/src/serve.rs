@@ -98,6 +98,7 @@ impl Server {
             }
         }
         drop(listener);
+        crate::derp::close(&app).await;
         app.tasks.close();
         if tokio::time::timeout(GRACE, app.tasks.wait()).await.is_err() {
             tracing::warn!(tasks = app.tasks.len(), "shutdown took too long");
