@@ -31,10 +31,12 @@ impl Tcb {
         window_changed: bool,
     ) {
         let now = ctx.now;
+        let echo = self.echo_time(now, seg);
         if self.board.is_empty() && ack <= self.una {
+            // What arrived twice is reported when all else is done.
+            self.take_sacks(now, seg, echo, &mut Acked::default());
             return;
         }
-        let echo = self.echo_time(now, seg);
         let prior_in_flight = self.board.in_flight();
         let prior_una = self.una;
         let advanced = ack > self.una;
@@ -128,7 +130,7 @@ impl Tcb {
             if right <= self.una as i64 {
                 // RFC 2883: only the first block may report a duplicate.
                 if index == 0 && left >= 0 {
-                    self.on_dsack();
+                    self.on_dsack(now, left as u64, right as u64);
                 }
                 continue;
             }
@@ -137,7 +139,7 @@ impl Tcb {
                 let inside = seg.options.sacks[0].0.wrapping_sub(l) <= r.wrapping_sub(l)
                     && seg.options.sacks[0].1.wrapping_sub(l) <= r.wrapping_sub(l);
                 if inside {
-                    self.on_dsack();
+                    self.on_dsack(now, left.max(0) as u64, right as u64);
                     continue;
                 }
             }
@@ -155,9 +157,19 @@ impl Tcb {
         }
     }
 
-    fn on_dsack(&mut self) {
+    /// The peer got `left` to `right` twice. If it got everything twice that
+    /// was repeated, nothing had been lost.
+    fn on_dsack(&mut self, now: Nanos, left: u64, right: u64) {
         self.stats.spurious += 1;
         self.board.on_dsack(self.una, self.next);
+        let Some(doubt) = &mut self.doubt else { return };
+        if doubt.repeats == 0 || left < doubt.start || right > doubt.end {
+            return;
+        }
+        doubt.repeats -= 1;
+        if doubt.repeats == 0 && !self.board.awaits_lost() {
+            self.undo(now);
+        }
     }
 
     /// Marks what RACK believes lost.
@@ -206,33 +218,58 @@ impl Tcb {
             && self.una >= point
         {
             self.recovery = None;
-            self.doubt = None;
             self.board.on_recovery_end();
             self.cc.on_recovery_end(ctx.now);
         }
         if lost > 0 && self.recovery.is_none() {
             self.recovery = Some(self.next);
             self.force_repeat = true;
+            self.begin_doubt(ctx.now, false);
             self.cc.on_congestion(ctx.now, in_flight, self.next);
         }
     }
 
-    /// A timeout was spurious if what it made us repeat was acknowledged
-    /// because of the first transmission (Eifel, RFC 3522).
+    /// A reduction that may have to be taken back.
+    pub(super) fn begin_doubt(&mut self, now: Nanos, timeout: bool) {
+        self.doubt = Some(Doubt {
+            at: now,
+            timeout,
+            open: true,
+            start: self.una,
+            end: self.next,
+            repeats: 0,
+        });
+    }
+
+    /// A reduction was unnecessary if all that was taken for lost is
+    /// acknowledged because of its first transmission (Eifel, RFC 3522). After
+    /// a timeout the first acknowledgement decides: what it does not cover has
+    /// not been repeated yet.
     fn check_doubt(&mut self, now: Nanos, advanced: bool, acked: &Acked, echo: Option<Nanos>) {
-        let Some(Doubt { at }) = self.doubt else {
+        let Some(doubt) = self.doubt.as_mut().filter(|doubt| doubt.open) else {
             return;
         };
-        if !advanced && !acked.sacked {
+        let decides = advanced || (doubt.timeout && acked.sacked);
+        if !decides {
             return;
         }
-        self.doubt = None;
-        if advanced && echo.is_some_and(|echo| echo < at) {
-            self.board.unlose();
-            self.recovery = None;
+        let original = advanced && echo.is_some_and(|echo| echo < doubt.at);
+        doubt.open = original && !doubt.timeout;
+        if original && (doubt.timeout || !self.board.awaits_lost()) {
             self.stats.spurious += 1;
-            self.cc.undo(now);
+            self.undo(now);
         }
+    }
+
+    /// Takes back the last reduction.
+    fn undo(&mut self, now: Nanos) {
+        if self.doubt.take().is_some_and(|doubt| !doubt.timeout) {
+            // The path reorders by more than was allowed for.
+            self.board.on_dsack(self.una, self.next);
+        }
+        self.board.unlose();
+        self.recovery = None;
+        self.cc.undo(now);
     }
 
     /// RFC 8985 §7.4: what the tail loss probe brought to light.
@@ -245,6 +282,7 @@ impl Tcb {
             let duplicate = seg.options.sack_count > 0;
             if self.tail_repeated && !duplicate && self.recovery.is_none() {
                 // The probe repaired the loss of the last segment.
+                self.doubt = None;
                 self.cc
                     .on_congestion(ctx.now, self.board.in_flight(), self.next);
                 self.cc.on_recovery_end(ctx.now);

@@ -75,11 +75,20 @@ pub(crate) struct Open {
     pub(crate) seed: u64,
 }
 
-/// A timeout whose need is not yet proven (RFC 3522).
+/// A reduction of the sending rate whose need is not yet proven.
 #[derive(Clone, Copy, Debug)]
 struct Doubt {
-    /// When the first repeat was sent.
+    /// When it was decided; no repeat was sent before.
     at: Nanos,
+    /// A timeout was the reason, not what the peer reported.
+    timeout: bool,
+    /// Nothing speaks against it so far (Eifel detection, RFC 3522).
+    open: bool,
+    /// What was in flight then.
+    start: u64,
+    end: u64,
+    /// Repeats not yet reported as duplicates (RFC 3708).
+    repeats: u32,
 }
 
 /// One connection. Stream offsets are 64 bits wide and count from the SYN = 0,

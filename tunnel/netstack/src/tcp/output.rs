@@ -158,6 +158,7 @@ impl Tcb {
         self.cc
             .on_send(ctx.now, in_flight, self.rate.is_app_limited());
         self.rate.on_send(ctx.now, in_flight, &mut seg);
+        self.cc.on_sent(len as u64);
         self.next = seg.end();
         self.tail_base = ctx.now;
         self.board.push(seg);
@@ -179,6 +180,12 @@ impl Tcb {
     ) -> usize {
         self.board.repeated(ctx.now, number, &mut self.rate);
         self.stats.retransmits += 1;
+        if let Some(doubt) = &mut self.doubt
+            && self.recovery.is_some()
+        {
+            doubt.repeats += 1;
+        }
+        self.cc.on_sent(len as u64);
         self.charge_pacing(ctx.now, len);
         self.write_data(ctx.now, start, len, fin, buf)
     }

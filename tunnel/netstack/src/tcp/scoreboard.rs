@@ -163,6 +163,11 @@ impl Scoreboard {
         !self.to_repeat.is_empty()
     }
 
+    /// Whether anything taken for lost has not arrived yet.
+    pub(crate) fn awaits_lost(&self) -> bool {
+        self.lost_bytes > 0
+    }
+
     fn seg(&self, number: u64) -> Option<&Seg> {
         self.segs.get(number.checked_sub(self.base)? as usize)
     }

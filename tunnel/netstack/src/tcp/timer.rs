@@ -1,6 +1,6 @@
 //! Timers of a connection.
 
-use super::{Ctx, Doubt, MILLIS, Nanos, SECS, Tcb, nanos};
+use super::{Ctx, MILLIS, Nanos, SECS, Tcb, nanos};
 use crate::{CloseReason, MIN_MTU, TcpState};
 
 /// Idle time after which grown buffers are given back.
@@ -150,7 +150,10 @@ impl Tcb {
         self.timeouts += 1;
         self.timeout_at = now;
         // One may have been too early; several in a row are an outage.
-        self.doubt = (self.timeouts == 1).then_some(Doubt { at: now });
+        self.doubt = None;
+        if self.timeouts == 1 {
+            self.begin_doubt(now, true);
+        }
         // An outage is no measure of the path's loss rate.
         let lost = self.rate.lost;
         self.board.lose_all(&mut self.rate);

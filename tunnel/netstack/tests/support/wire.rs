@@ -83,7 +83,16 @@ pub(crate) struct Seg {
     pub(crate) data: Vec<u8>,
 }
 
-const FLAGS: [(char, u8); 5] = [('F', 1), ('S', 2), ('R', 4), ('P', 8), ('.', 16)];
+const FLAGS: [(char, u8); 8] = [
+    ('F', 1),
+    ('S', 2),
+    ('R', 4),
+    ('P', 8),
+    ('.', 16),
+    ('U', 32),
+    ('E', 64),
+    ('W', 128),
+];
 
 fn flag_text(bits: u8) -> &'static str {
     match bits & !8 {
@@ -137,7 +146,8 @@ impl Seg {
         body.extend(self.ack.to_be_bytes());
         body.extend([((20 + options.len()) / 4 * 16) as u8, bits]);
         body.extend(self.win.to_be_bytes());
-        body.extend([0; 4]);
+        let urgent = if self.flags.contains('U') { 1 } else { 0 };
+        body.extend([0, 0, 0, urgent]);
         body.extend(options);
         body.extend(&self.data);
         packet(PEER, OWN, 6, &body, Some(16))

@@ -1,4 +1,5 @@
-//! CUBIC (RFC 9438) with HyStart++ (RFC 9406).
+//! CUBIC (RFC 9438) with HyStart++ (RFC 9406) and proportional rate reduction
+//! (RFC 9937).
 
 use super::{Ack, INITIAL_SEGMENTS};
 use crate::tcp::{MILLIS, Nanos};
@@ -34,6 +35,16 @@ struct HyStart {
     css: Option<(u32, Nanos)>,
 }
 
+/// Proportional rate reduction during one recovery.
+#[derive(Clone, Copy, Debug)]
+struct Reduction {
+    /// In flight when it began.
+    flight: u64,
+    delivered: u64,
+    out: u64,
+    una: u64,
+}
+
 /// CUBIC; windows in bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct Cubic {
@@ -50,6 +61,7 @@ pub(crate) struct Cubic {
     remainder: f64,
     hystart: HyStart,
     saved: Option<Saved>,
+    reduction: Option<Reduction>,
     last_send: Nanos,
 }
 
@@ -73,6 +85,7 @@ impl Cubic {
                 css: None,
             },
             saved: None,
+            reduction: None,
             last_send: 0,
         }
     }
@@ -108,14 +121,40 @@ impl Cubic {
     }
 
     pub(crate) fn on_ack(&mut self, ack: &Ack) {
-        if ack.in_recovery || ack.delivered == 0 {
+        if ack.delivered == 0 {
             return;
         }
-        if self.cwnd < self.ssthresh {
+        if self.reduction.is_some() {
+            self.reduce_further(ack);
+        } else if self.cwnd < self.ssthresh {
             self.slow_start(ack);
         } else if ack.cwnd_limited {
             self.avoidance(ack);
         }
+    }
+
+    pub(crate) fn on_sent(&mut self, bytes: u64) {
+        if let Some(reduction) = &mut self.reduction {
+            reduction.out += bytes;
+        }
+    }
+
+    /// RFC 9937 §6: what may be sent in answer to this acknowledgement.
+    fn reduce_further(&mut self, ack: &Ack) {
+        let Some(r) = &mut self.reduction else { return };
+        r.delivered += ack.delivered;
+        let safe = ack.una > r.una && ack.lost == 0;
+        r.una = ack.una;
+        let count = if ack.in_flight > self.ssthresh {
+            let allowed = u128::from(r.delivered) * u128::from(self.ssthresh);
+            let allowed = allowed.div_ceil(u128::from(r.flight)) as u64;
+            allowed.saturating_sub(r.out)
+        } else {
+            let extra = if safe { self.mss } else { 0 };
+            let count = r.delivered.saturating_sub(r.out).max(ack.delivered) + extra;
+            count.min(self.ssthresh - ack.in_flight)
+        };
+        self.cwnd = ack.in_flight + count;
     }
 
     fn slow_start(&mut self, ack: &Ack) {
@@ -222,21 +261,33 @@ impl Cubic {
         self.hystart.css = None;
     }
 
-    pub(crate) fn on_congestion(&mut self, _now: Nanos, _in_flight: u64, _next: u64) {
+    pub(crate) fn on_congestion(&mut self, _now: Nanos, in_flight: u64, _next: u64) {
         self.save();
         self.reduce();
         self.cwnd = self.ssthresh;
+        self.reduction = Some(Reduction {
+            flight: in_flight.max(self.mss),
+            delivered: 0,
+            out: 0,
+            una: 0,
+        });
     }
 
-    pub(crate) fn on_recovery_end(&mut self, _now: Nanos) {}
+    pub(crate) fn on_recovery_end(&mut self, _now: Nanos) {
+        if self.reduction.take().is_some() {
+            self.cwnd = self.ssthresh;
+        }
+    }
 
     pub(crate) fn on_timeout(&mut self, _now: Nanos, _in_flight: u64) {
         self.save();
         self.reduce();
+        self.reduction = None;
         self.cwnd = 2 * self.mss;
     }
 
     pub(crate) fn undo(&mut self, _now: Nanos) {
+        self.reduction = None;
         if let Some(saved) = self.saved.take() {
             self.cwnd = self.cwnd.max(saved.cwnd);
             self.ssthresh = self.ssthresh.max(saved.ssthresh);

@@ -42,7 +42,7 @@ pub(crate) struct Ack {
 #[derive(Debug)]
 pub(crate) enum Controller {
     Bbr(Box<Bbr>),
-    Cubic(Cubic),
+    Cubic(Box<Cubic>),
 }
 
 macro_rules! each {
@@ -58,7 +58,7 @@ impl Controller {
     pub(crate) fn new(kind: CongestionControl, mss: u64, seed: u64, now: Nanos) -> Self {
         match kind {
             CongestionControl::Bbr => Self::Bbr(Box::new(Bbr::new(mss, seed, now))),
-            CongestionControl::Cubic => Self::Cubic(Cubic::new(mss)),
+            CongestionControl::Cubic => Self::Cubic(Box::new(Cubic::new(mss))),
         }
     }
 
@@ -79,6 +79,15 @@ impl Controller {
     /// A segment is about to be sent, `in_flight` bytes being out already.
     pub(crate) fn on_send(&mut self, now: Nanos, in_flight: u64, app_limited: bool) {
         each!(self, cc => cc.on_send(now, in_flight, app_limited));
+    }
+
+    /// `bytes` were sent, new or again.
+    pub(crate) fn on_sent(&mut self, bytes: u64) {
+        match self {
+            // What is in flight tells it all it wants to know.
+            Self::Bbr(_) => {}
+            Self::Cubic(cubic) => cubic.on_sent(bytes),
+        }
     }
 
     pub(crate) fn on_ack(&mut self, ack: &Ack) {

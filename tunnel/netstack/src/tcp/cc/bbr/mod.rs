@@ -450,6 +450,7 @@ impl Bbr {
             self.inflight_lo = self.inflight_lo.max(inflight_lo);
             self.inflight_hi = self.inflight_hi.max(inflight_hi);
         }
+        self.loss_in_round = false;
         self.cwnd = self.cwnd.max(self.prior_cwnd);
         self.prior_cwnd = 0;
     }
