@@ -180,6 +180,20 @@ fn share(
     (got[0] / (got[0] + got[1]), got[0] + got[1])
 }
 
+/// As `one`, for two flows; the second is CUBIC if so asked.
+#[test]
+#[ignore = "a tool, not a test"]
+fn two() {
+    let second = if setting("CUBIC", 0) > 0 { CUBIC } else { BBR };
+    let (rtt, queue, delay) = (
+        setting("RTT", 40),
+        setting("QUEUE", 512),
+        setting("DELAY", 10),
+    );
+    let (part, sum) = share(BBR, second, rtt, queue, delay);
+    println!("{part:.2} of {sum:.1}");
+}
+
 #[test]
 fn two_flows_share_the_link() {
     for (rtt, queue) in [(40, 512), (40, 64), (20, 512)] {
