@@ -42,9 +42,9 @@ pub(crate) async fn claim(
     let id = workspace(&row)?.id;
     sqlx::query(
         "UPDATE workspaces SET owner_id = $2, name = $3, updated_at = $4, last_used_at = $4,
-             autostart_schedule = $5, next_start_at = $6, ttl_ms = $7, automatic_updates = $8,
+             autostart_schedule = $5, next_start_at = $6, ttl_ms = $7,
              dormant_at = NULL, deleting_at = NULL
-         WHERE id = $1 AND owner_id = $9",
+         WHERE id = $1 AND owner_id = $8",
     )
     .bind(id.to_string())
     .bind(new.owner_id.to_string())
@@ -53,7 +53,6 @@ pub(crate) async fn claim(
     .bind(&new.autostart_schedule)
     .bind(micros(new.next_start_at))
     .bind(new.ttl_ms)
-    .bind(new.automatic_updates.as_str())
     .bind(PREBUILDS_USER.to_string())
     .execute(&mut **tx)
     .await

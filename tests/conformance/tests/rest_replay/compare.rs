@@ -136,7 +136,8 @@ pub fn compare(path: &str, recorded: &Value, ours: &Value, out: &mut Vec<String>
             if UNORDERED.contains(&key) || (path.is_empty() && has_no_order(a)) {
                 return compare_unordered(path, a, b, out);
             }
-            for (a, b) in a.iter().zip(b) {
+            let (a, b) = (roles_by_name(a), roles_by_name(b));
+            for (a, b) in a.into_iter().zip(b) {
                 compare(&format!("{path}[]"), a, b, out);
             }
         }
@@ -175,6 +176,15 @@ fn has_no_order(items: &[Value]) -> bool {
             .is_some_and(|item| item.len() == 2 && item.contains_key("value"));
         values || item.get("workspace_transition").is_some()
     })
+}
+
+/// Roles have no order; other lists keep theirs.
+fn roles_by_name(items: &[Value]) -> Vec<&Value> {
+    let mut items: Vec<&Value> = items.iter().collect();
+    if items.iter().all(|item| item.get("assignable").is_some()) {
+        items.sort_by_key(|item| item["name"].as_str().unwrap_or_default());
+    }
+    items
 }
 
 /// Each recorded item must have a partner.

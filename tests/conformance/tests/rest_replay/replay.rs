@@ -4,13 +4,13 @@ mod streams;
 
 use std::time::Duration;
 
+use adit_tests_conformance::left_out::{LeftOut, Subject};
 use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::compare::{compare, learn};
 use crate::http::{self, Head, Reply, Request};
-use crate::starts;
 use crate::vectors::{Event, Exchange, Frame};
 use crate::world::{DEV, PREBUILT, World};
 
@@ -33,8 +33,7 @@ struct Open {
 
 pub struct Replay<'a> {
     world: &'a mut World,
-    skip: &'a [(u64, &'static str)],
-    tolerated: &'a [(&'static str, &'static str)],
+    left_out: LeftOut,
     pub failures: Vec<String>,
     streams: Vec<Open>,
     /// Log sockets, which end with their jobs.
@@ -48,8 +47,7 @@ impl<'a> Replay<'a> {
     pub fn new(world: &'a mut World, flow: &str) -> Self {
         Self {
             world,
-            skip: starts::exceptions(flow),
-            tolerated: starts::tolerated(flow),
+            left_out: LeftOut::of(Subject::Rest, flow),
             failures: Vec::new(),
             streams: Vec::new(),
             sessions: Vec::new(),
@@ -60,14 +58,6 @@ impl<'a> Replay<'a> {
 
     pub async fn run(&mut self, flow: &[Exchange]) {
         for (index, exchange) in flow.iter().enumerate() {
-            if self.skip.iter().any(|(seq, _)| *seq == exchange.seq) {
-                self.still_excepted(index, exchange).await;
-                continue;
-            }
-            if exchange.req.ends_with("/api/v2/appearance") && exchange.status == 404 {
-                // Answered on purpose: one editor plugin cannot log in without.
-                continue;
-            }
             if exchange
                 .headers
                 .values()
@@ -75,33 +65,25 @@ impl<'a> Replay<'a> {
             {
                 self.agent_speaks(exchange).await;
             }
-            self.step(index, exchange).await;
+            // An agent is refused while the build it belongs to runs.
+            let next = flow.get(index + 1);
+            let refused = is_refused_agent(exchange) || next.is_some_and(is_refused_agent);
+            self.step(index, exchange, refused).await;
         }
         self.world.hold.send_replace(false);
         for (index, log) in std::mem::take(&mut self.logs) {
             let frames = log.await.unwrap();
             self.check_frames(&flow[index], &frames);
         }
-        for open in std::mem::take(&mut self.streams) {
-            drop(open.enough);
+        for mut open in std::mem::take(&mut self.streams) {
+            let exchange = &flow[open.exchange];
+            if !streams::is_idle(exchange) {
+                open.enough = None;
+            }
             let events = open.events.await.unwrap();
-            self.check_events(&flow[open.exchange], &events);
+            self.check_events(exchange, &events);
         }
-    }
-
-    /// An exception that is not needed any more has to go.
-    async fn still_excepted(&mut self, index: usize, exchange: &Exchange) {
-        // A stream, or an answer that depends on the moment.
-        if exchange.sse.is_some() || matches!(exchange.status, 101 | 401) {
-            return;
-        }
-        let before = self.failures.len();
-        self.step(index, exchange).await;
-        if self.failures.len() == before {
-            self.fail(exchange, "replays: take it off the exceptions");
-        } else {
-            self.failures.truncate(before);
-        }
+        self.failures.extend(self.left_out.unneeded());
     }
 
     /// Finds the token of the agent that speaks next.
@@ -159,7 +141,7 @@ impl<'a> Replay<'a> {
         }
     }
 
-    async fn step(&mut self, index: usize, exchange: &Exchange) {
+    async fn step(&mut self, index: usize, exchange: &Exchange, hold: bool) {
         if let Some(recorded) = exchange.json.clone()
             && exchange.req.starts_with("GET ")
         {
@@ -169,7 +151,7 @@ impl<'a> Replay<'a> {
         let status = exchange.json.as_ref().and_then(job_status);
         let follows = exchange.ws.is_some() && exchange.req.contains("/logs?follow");
         let waits = matches!(status, Some("pending" | "running"));
-        self.world.hold.send_replace(waits && !follows);
+        self.world.hold.send_replace(hold || (waits && !follows));
         if exchange.ws.is_some() || exchange.status == 101 {
             return self.socket(index, exchange).await;
         }
@@ -270,7 +252,7 @@ impl<'a> Replay<'a> {
     fn fail(&mut self, exchange: &Exchange, text: impl std::fmt::Display) {
         let text = text.to_string();
         let path = text.split(": ").next().unwrap_or("");
-        if self.tolerated.iter().any(|(end, _)| path.ends_with(end)) {
+        if self.left_out.covers(&exchange.req, path) {
             return;
         }
         self.failures
@@ -409,6 +391,13 @@ impl<'a> Replay<'a> {
         }
         true
     }
+}
+
+/// Whether an agent is told to come back later.
+fn is_refused_agent(exchange: &Exchange) -> bool {
+    let mut headers = exchange.headers.values();
+    exchange.status == 401
+        && headers.any(|value| value.starts_with(AGENT_TOKEN) && value != NO_AGENT)
 }
 
 /// State of the job a reply is about.

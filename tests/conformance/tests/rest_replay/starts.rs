@@ -1,52 +1,6 @@
-//! What each flow starts from, and what it may differ in.
+//! What each flow starts from.
 
 use crate::world::{Seed, Start};
-
-/// A flow that is not served yet, and why. The list can only shrink: a flow in
-/// it that replays completely fails the test.
-pub const NOT_SERVED: &[(&str, &str)] = &[];
-
-/// Single requests that our server answers differently, or that the replay
-/// cannot bring about, and why.
-pub fn exceptions(flow: &str) -> &'static [(u64, &'static str)] {
-    match flow {
-        "agent-http" => &[(8, "the first keep-alive of an idle stream takes 15 s")],
-        "editor-rest" => &[
-            (10, "client programs are not served"),
-            (16, "no OAuth2 tokens are issued"),
-            (23, "there are no experiments"),
-            (29, "accounts cause no notifications"),
-            (31, "accounts cause no notifications"),
-            (38, "no git host is configured"),
-            (39, "the health report is shorter"),
-            (52, "no login by GitHub"),
-        ],
-        "errors" => &[(26, "templates cannot be uploaded yet")],
-        "login-first-user" => &[(8, "no login by GitHub")],
-        "organizations" => &[(9, "roles within an organization are not broken down")],
-        "prebuild-claim" => &[
-            (42, "the recorded server names its own help pages"),
-            (25, "needs the claim build to be running at that moment"),
-            (46, "the recorded server has a STUN region"),
-        ],
-        "users" => &[
-            (16, "permissions of roles are not broken down"),
-            (25, "permissions of roles are not broken down"),
-        ],
-        _ => &[],
-    }
-}
-
-/// Ends of paths into a reply that may differ throughout a flow, and why.
-pub fn tolerated(flow: &str) -> &'static [(&'static str, &'static str)] {
-    match flow {
-        "prebuild-claim" => &[(
-            ".automatic_updates",
-            "the recorded server keeps the prebuilt workspace's setting, ours takes the request's",
-        )],
-        _ => &[],
-    }
-}
 
 const NONE: Start = Start {
     admin: true,

@@ -141,6 +141,11 @@ impl World {
             provisioners: Provisioners::None,
             allow_workspace_renames: start.renames,
             max_token_lifetime: Duration::from_secs(7 * 24 * 3600),
+            stun_servers: if start.prebuilds {
+                vec!["127.0.0.1:38807".into()]
+            } else {
+                Vec::new()
+            },
             ..Config::default()
         })
         .await
@@ -393,7 +398,8 @@ impl World {
             organization_id: template.organization_id,
             template_id: template.id,
             name: "prebuild-rkui4tsh373qpcy".into(),
-            automatic_updates: adit_rest::AutomaticUpdates::Never,
+            // Changed by somebody before the claim, which keeps it.
+            automatic_updates: adit_rest::AutomaticUpdates::Always,
             ..NewWorkspace::default()
         };
         let build = NewBuild {

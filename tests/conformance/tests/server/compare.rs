@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use adit_drpc::codec::{Kind, Packet};
+use adit_tests_conformance::left_out::LeftOut;
 use serde_json::Value;
 
 use crate::proto_json;
@@ -13,23 +14,13 @@ pub(crate) type Ids = BTreeMap<[u8; 16], [u8; 16]>;
 /// Fields whose value belongs to one server or one moment.
 const OF_THE_MOMENT: &[&str] = &["derp_port", "token", "expires_at", "report_interval"];
 
-/// Fields the recorded server filled for something this one does not have.
-const NOT_SERVED: &[&str] = &[
-    // Sign-in providers for git hosts.
-    "git_auth_configs",
-    // Containers in workspaces.
-    "devcontainers",
-    // Alarms about memory and disks.
-    "memory",
-    "volumes",
-];
-
 /// Compares two packets of one method; learns which identifiers correspond.
 pub(crate) fn packets(
     method: &str,
     recorded: &Packet,
     live: &Packet,
     ids: &mut Ids,
+    left_out: &mut LeftOut,
 ) -> Result<(), String> {
     if recorded.kind != live.kind {
         return Err(format!(
@@ -44,7 +35,9 @@ pub(crate) fn packets(
             let descriptor = proto_json::message_of(method, true).ok_or("unknown method")?;
             let recorded = proto_json::to_json(descriptor.clone(), &recorded.data);
             let live = proto_json::to_json(descriptor, &live.data);
-            values("", &recorded, &live, ids)
+            values("", &recorded, &live, ids, &mut |path| {
+                left_out.covers(method, path)
+            })
         }
         Kind::Error => {
             let (recorded, live) = (error(recorded, ids), error(live, ids));
@@ -76,7 +69,13 @@ fn error(packet: &Packet, ids: &Ids) -> String {
     }
 }
 
-fn values(path: &str, recorded: &Value, live: &Value, ids: &mut Ids) -> Result<(), String> {
+fn values(
+    path: &str,
+    recorded: &Value,
+    live: &Value,
+    ids: &mut Ids,
+    covered: &mut impl FnMut(&str) -> bool,
+) -> Result<(), String> {
     let name = path
         .rsplit(['.', '['])
         .find(|part| !part.ends_with(']'))
@@ -88,12 +87,10 @@ fn values(path: &str, recorded: &Value, live: &Value, ids: &mut Ids) -> Result<(
         (Value::Object(recorded), Value::Object(live)) => {
             // Backwards: workspaces before the agents in them.
             for key in recorded.keys().rev().chain(live.keys().rev()) {
-                if NOT_SERVED.contains(&key.as_str()) && !live.contains_key(key) {
-                    continue;
-                }
                 let path = format!("{path}.{key}");
                 match (recorded.get(key), live.get(key)) {
-                    (Some(recorded), Some(live)) => values(&path, recorded, live, ids)?,
+                    (Some(recorded), Some(live)) => values(&path, recorded, live, ids, covered)?,
+                    (Some(_), None) if covered(&path) => {}
                     (Some(recorded), None) => {
                         return Err(format!("{path} = {recorded} is missing"));
                     }
@@ -112,7 +109,7 @@ fn values(path: &str, recorded: &Value, live: &Value, ids: &mut Ids) -> Result<(
             }
             let (recorded, live) = (sorted(recorded, ids), sorted(live, &Ids::new()));
             for (index, (recorded, live)) in recorded.iter().zip(&live).enumerate() {
-                values(&format!("{path}[{index}]"), recorded, live, ids)?;
+                values(&format!("{path}[{index}]"), recorded, live, ids, covered)?;
             }
             Ok(())
         }

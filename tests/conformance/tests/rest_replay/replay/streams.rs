@@ -106,6 +106,9 @@ impl Replay<'_> {
             theirs.0 = None;
             mine.0 = None;
         }
+        if is_idle(exchange) && ours.first().map(|event| event.kind.as_str()) != Some("ping") {
+            self.fail(exchange, "no sign of life");
+        }
         if theirs != mine {
             let text = format!("events {mine:?}, recorded {theirs:?}");
             self.fail(exchange, text);
@@ -249,6 +252,12 @@ impl Replay<'_> {
             }
         }
     }
+}
+
+/// Whether an event stream has nothing to tell but that it is alive.
+pub(super) fn is_idle(exchange: &Exchange) -> bool {
+    let events = exchange.sse.as_deref().unwrap_or_default();
+    !events.is_empty() && events.iter().all(|event| event.kind == "ping")
 }
 
 /// An event of a watch socket.
