@@ -12,7 +12,7 @@ use std::{
 use adit_test_harness::{
     Dev,
     dev::{COMMAND_LIMIT, success},
-    need_tool,
+    free_port, need_tool,
     process::{run, run_into},
     until,
 };
@@ -302,12 +302,4 @@ fn forwards_and_terminals() {
     server.join().unwrap();
     forward.kill().unwrap();
     let _ = forward.wait();
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }

@@ -13,7 +13,7 @@ use std::{
 use adit_test_harness::{
     Dev, Process,
     dev::{COMMAND_LIMIT, success},
-    need_tool,
+    free_port, need_tool,
     process::run,
     until,
 };
@@ -42,14 +42,6 @@ fn serve_page() -> u16 {
         }
     });
     port
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }
 
 fn forward(dev: &Dev, args: &[&str]) -> Process {

@@ -7,6 +7,7 @@
 pub mod dev;
 pub mod echo_template;
 pub mod netns;
+pub mod port;
 pub mod process;
 pub mod programs;
 pub mod skip;
@@ -14,6 +15,7 @@ pub mod wait;
 
 pub use dev::Dev;
 pub use netns::{Host, Hosts};
+pub use port::free_port;
 pub use process::Process;
 pub use programs::program;
 pub use skip::need_tool;

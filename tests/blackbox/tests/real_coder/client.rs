@@ -13,14 +13,13 @@ use std::{
 use adit_test_harness::{
     Dev, Process,
     dev::{COMMAND_LIMIT, success},
+    free_port,
     process::run,
     skip::{need_tool, real_coder},
     until,
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
-
-use crate::free_port;
 
 /// The real command line, logged in to our server.
 struct RealCli {

@@ -60,11 +60,3 @@ fn a_real_server_sees_our_agent_as_its_own() {
     }
     assert_eq!(differences, "", "differences");
 }
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
-}

@@ -10,6 +10,7 @@ use adit_test_harness::{
     Process,
     dev::{COMMAND_LIMIT, success},
     echo_template::{self, AgentTemplate},
+    free_port,
     process::run,
     skip::need_tool,
     until,
@@ -40,7 +41,7 @@ impl RealServer {
         };
         let _ = need_tool("psql")?;
         let dir = tempfile::tempdir().unwrap();
-        let url = format!("http://127.0.0.1:{}", super::free_port());
+        let url = format!("http://127.0.0.1:{}", free_port());
         let mut command = Command::new(binary);
         command
             .arg("server")
