@@ -200,6 +200,9 @@ impl Replay {
 
     /// Goes through the frames of a recorded piece.
     async fn piece(&mut self, conn: u32, dir: Dir, bytes: &Bytes) {
+        if !self.clients.contains_key(&conn) {
+            return;
+        }
         let decoder = self
             .said
             .entry((conn, dir))
@@ -218,9 +221,7 @@ impl Replay {
     }
 
     async fn say(&mut self, conn: u32, frame: &RawFrame) {
-        let Some(client) = self.clients.get_mut(&conn) else {
-            return;
-        };
+        let client = self.clients.get_mut(&conn).unwrap();
         let mut bytes = BytesMut::new();
         if frame.kind == kind::CLIENT_INFO {
             let key = self.keys.of(*frame.body.first_chunk().unwrap());
@@ -235,9 +236,7 @@ impl Replay {
     }
 
     async fn hear(&mut self, conn: u32, recorded: &RawFrame) {
-        let Some(client) = self.clients.get_mut(&conn) else {
-            return;
-        };
+        let client = self.clients.get_mut(&conn).unwrap();
         self.compared += 1;
         match recorded.kind {
             kind::KEEP_ALIVE => {}
@@ -315,7 +314,7 @@ async fn replay(name: &str) {
                 let code = u16::from_be_bytes(*ws.payload.first_chunk().unwrap());
                 replay.close(ws.conn, ws.dir, code).await;
             }
-            Record::Tcp(tcp) if tcp.event == "fin" => {
+            Record::Tcp(tcp) if ["fin", "rst"].contains(&tcp.event.as_str()) => {
                 if let Some(dir) = tcp.dir {
                     replay.end(tcp.conn, dir).await;
                 }
@@ -342,6 +341,11 @@ async fn clients_over_websockets() {
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_of_a_server_that_stops() {
     replay("derp-server-stop").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_and_commands() {
+    replay("tailnet-ping-ssh").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
