@@ -3,26 +3,30 @@
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::Mutex;
 
-use crate::{codec::Kind, error::Error, transport::PacketWriter};
+use crate::{
+    codec::Kind,
+    error::Error,
+    exchange::{Exchange, Next},
+    transport::PacketWriter,
+};
 
 /// Messages of the peer.
 #[derive(Debug)]
 pub struct Requests {
-    messages: mpsc::Receiver<Bytes>,
-    cancelled: watch::Receiver<bool>,
+    exchange: Arc<Exchange>,
+}
+
+impl Drop for Requests {
+    fn drop(&mut self) {
+        self.exchange.refuse();
+    }
 }
 
 impl Requests {
-    pub(crate) const fn new(
-        messages: mpsc::Receiver<Bytes>,
-        cancelled: watch::Receiver<bool>,
-    ) -> Self {
-        Self {
-            messages,
-            cancelled,
-        }
+    pub(crate) const fn new(exchange: Arc<Exchange>) -> Self {
+        Self { exchange }
     }
 
     /// Next message; `None` when the peer said that no more follow.
@@ -31,14 +35,10 @@ impl Requests {
     /// # Errors
     /// [`Error::Cancelled`] when the peer gave the call up or is gone.
     pub async fn recv(&mut self) -> Result<Option<Bytes>, Error> {
-        tokio::select! {
-            biased;
-            message = self.messages.recv() => match message {
-                Some(message) => Ok(Some(message)),
-                None if *self.cancelled.borrow() => Err(Error::Cancelled),
-                None => Ok(None),
-            },
-            () = is_cancelled(&mut self.cancelled) => Err(Error::Cancelled),
+        match self.exchange.take().await {
+            Next::Message(message) => Ok(Some(message)),
+            Next::Complete => Ok(None),
+            Next::Cancelled => Err(Error::Cancelled),
         }
     }
 
@@ -56,19 +56,19 @@ impl Requests {
 pub struct Responses {
     writer: Arc<Mutex<PacketWriter>>,
     stream: u64,
-    cancelled: watch::Receiver<bool>,
+    exchange: Arc<Exchange>,
 }
 
 impl Responses {
     pub(crate) const fn new(
         writer: Arc<Mutex<PacketWriter>>,
         stream: u64,
-        cancelled: watch::Receiver<bool>,
+        exchange: Arc<Exchange>,
     ) -> Self {
         Self {
             writer,
             stream,
-            cancelled,
+            exchange,
         }
     }
 
@@ -79,7 +79,6 @@ impl Responses {
     /// [`Error::Cancelled`] when the peer gave the call up or is gone, others
     /// when the transport fails or the message is too large.
     pub async fn send(&self, message: Bytes) -> Result<(), Error> {
-        let mut cancelled = self.cancelled.clone();
         let send = async {
             let mut writer = self.writer.lock().await;
             if writer.stream() != self.stream {
@@ -89,14 +88,14 @@ impl Responses {
         };
         tokio::select! {
             biased;
-            () = is_cancelled(&mut cancelled) => Err(Error::Cancelled),
+            () = self.exchange.cancelled() => Err(Error::Cancelled),
             sent = send => sent,
         }
     }
 
     /// Waits until the peer gave the call up or is gone.
     pub async fn cancelled(&self) {
-        is_cancelled(&mut self.cancelled.clone()).await;
+        self.exchange.cancelled().await;
     }
 }
 
@@ -106,10 +105,4 @@ impl fmt::Debug for Responses {
             .field("stream", &self.stream)
             .finish_non_exhaustive()
     }
-}
-
-/// The end of the call counts as well: nobody is left to read.
-async fn is_cancelled(cancelled: &mut watch::Receiver<bool>) {
-    // An error means that the call is over and its state dropped.
-    let _ = cancelled.wait_for(|cancelled| *cancelled).await;
 }

@@ -8,6 +8,7 @@ mod call;
 pub mod client;
 pub mod codec;
 mod error;
+mod exchange;
 pub mod metadata;
 pub mod server;
 mod transport;

@@ -9,7 +9,7 @@ use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::{Mutex, mpsc, watch},
+    sync::Mutex,
     time::timeout,
 };
 
@@ -17,6 +17,7 @@ use crate::{
     call::{Requests, Responses},
     codec::{Kind, Packet},
     error::{Error, ProtocolError, Status},
+    exchange::{Caller, Exchange},
     metadata::{self, Metadata},
     transport::{PacketReader, PacketWriter},
 };
@@ -178,19 +179,20 @@ impl<H: Handler> Server<'_, H> {
         self.writer.lock().await.start(stream);
         let path = String::from_utf8(invoke.data.into()).map_err(ProtocolError::from)?;
 
-        let (messages, receiver) = mpsc::channel(1);
-        let cancelled = watch::Sender::new(false);
+        let caller = Caller::default();
+        let exchange = || Arc::clone(caller.exchange());
         let call = Call {
             path,
             metadata,
-            requests: Requests::new(receiver, cancelled.subscribe()),
-            responses: Responses::new(Arc::clone(&self.writer), stream, cancelled.subscribe()),
+            requests: Requests::new(exchange()),
+            responses: Responses::new(Arc::clone(&self.writer), stream, exchange()),
         };
         let handler = self.handler;
         let mut handler = pin!(handler.call(call));
         let mut feed = Feed {
             stream,
-            messages: Some(messages),
+            exchange: caller.exchange(),
+            complete: false,
             waiting: None,
         };
         let stop = loop {
@@ -204,8 +206,7 @@ impl<H: Handler> Server<'_, H> {
                 }
             }
         };
-        drop(feed);
-        cancelled.send_replace(true);
+        drop(caller);
         if matches!(stop, Stop::Eof) {
             // The peer waits for our end of the transport, not for the handler.
             if let Ok(mut writer) = self.writer.try_lock() {
@@ -246,28 +247,25 @@ async fn send_reply(
 }
 
 /// Carries the peer's messages to the handler.
-struct Feed {
+struct Feed<'a> {
     stream: u64,
-    messages: Option<mpsc::Sender<Bytes>>,
+    exchange: &'a Exchange,
+    /// The peer said that no more messages follow.
+    complete: bool,
     /// A message for which the handler has no room yet.
     waiting: Option<Bytes>,
 }
 
-impl Feed {
+impl Feed<'_> {
     /// One step: hands a message over or reads a packet. Cancel-safe.
     async fn step(&mut self, reader: &mut PacketReader, next: &mut Option<Packet>) -> Option<Stop> {
-        if let (Some(messages), Some(_)) = (&self.messages, &self.waiting) {
-            let Ok(permit) = messages.clone().reserve_owned().await else {
+        if self.waiting.is_some() {
+            if !self.exchange.offer(&mut self.waiting).await {
                 // The handler wants no more; the rest is dropped.
-                self.messages = None;
-                return None;
-            };
-            if let Some(message) = self.waiting.take() {
-                permit.send(message);
+                self.waiting = None;
             }
             return None;
         }
-        self.waiting = None;
         let packet = match reader.next().await {
             Ok(Some(packet)) => packet,
             Ok(None) => return Some(Stop::Eof),
@@ -280,8 +278,12 @@ impl Feed {
             return Some(Stop::Call);
         }
         match packet.kind {
+            Kind::Message if self.complete => {}
             Kind::Message => self.waiting = Some(packet.data),
-            Kind::CloseSend => self.messages = None,
+            Kind::CloseSend => {
+                self.complete = true;
+                self.exchange.complete();
+            }
             Kind::Close | Kind::Cancel | Kind::Error => return Some(Stop::Call),
             Kind::Invoke => return Some(Stop::Failed(ProtocolError::SecondInvoke.into())),
             Kind::Unknown(kind) if !packet.control => {

@@ -80,13 +80,15 @@ struct Dispatch<A, T> {
 }
 
 impl<A: AgentService, T: TailnetService> Handler for Dispatch<A, T> {
+    /// Each method's future has an allocation of its own: inline, a call that
+    /// lasts as long as its session would hold room for the largest of all.
     async fn call(&self, call: Call) -> Result<Reply, Status> {
         let path = call.path.clone();
         if path.starts_with("/coder.tailnet.v2.Tailnet/") {
             return self.tailnet_call(&path, call).await;
         }
         match &self.agent {
-            Some(agent) => agent_call(&**agent, &path, call).await,
+            Some(agent) => Box::pin(agent_call(&**agent, &path, call)).await,
             None => Err(unknown_rpc(&path)),
         }
     }
@@ -99,23 +101,23 @@ impl<A: AgentService, T: TailnetService> Dispatch<A, T> {
             tm::COORDINATE => {
                 let requests = Requests::new(call.requests);
                 let responses = Responses::new(call.responses);
-                service.coordinate(requests, responses).await?;
+                Box::pin(service.coordinate(requests, responses)).await?;
             }
             tm::STREAM_DERP_MAPS => {
                 let request = request(&mut call).await?;
                 let responses = Responses::new(call.responses);
-                service.stream_derp_maps(request, responses).await?;
+                Box::pin(service.stream_derp_maps(request, responses)).await?;
             }
             tm::WORKSPACE_UPDATES => {
                 let request = request(&mut call).await?;
                 let responses = Responses::new(call.responses);
-                service.workspace_updates(request, responses).await?;
+                Box::pin(service.workspace_updates(request, responses)).await?;
             }
             tm::POST_TELEMETRY => {
-                return unary(call, |request| service.post_telemetry(request)).await;
+                return Box::pin(unary(call, |r| service.post_telemetry(r))).await;
             }
             tm::REFRESH_RESUME_TOKEN => {
-                return unary(call, |request| service.refresh_resume_token(request)).await;
+                return Box::pin(unary(call, |r| service.refresh_resume_token(r))).await;
             }
             _ => return Err(unknown_rpc(path)),
         }

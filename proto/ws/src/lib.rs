@@ -27,16 +27,19 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Largest message and largest frame taken from a peer, in bytes.
 pub const MAX_MESSAGE: usize = 4 << 20;
-/// Buffers of a connection that mostly idles.
-const BUFFER: usize = 4 * 1024;
+/// Read buffer of a connection, which it keeps while it idles. Frames that are
+/// larger get one of their size.
+const READ_BUFFER: usize = 1024;
+/// Output that is written at once; the buffer is as large as what waits.
+const WRITE_BUFFER: usize = 4 * 1024;
 
 /// Limits for a control connection: small buffers, messages up to
 /// [`MAX_MESSAGE`].
 #[must_use]
 pub fn config() -> WebSocketConfig {
     WebSocketConfig::default()
-        .read_buffer_size(BUFFER)
-        .write_buffer_size(BUFFER)
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER)
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE))
 }
