@@ -196,20 +196,31 @@ fn two() {
 
 #[test]
 fn two_flows_share_the_link() {
-    for (rtt, queue) in [(40, 512), (40, 64), (20, 512)] {
-        for delay in [10, 2000] {
-            let (part, sum) = share(BBR, BBR, rtt, queue, delay);
-            assert!((0.35..=0.65).contains(&part), "{part}");
-            assert!(sum > 80.0, "{sum}");
-        }
+    for (rtt, queue, delay) in [
+        (40, 512, 10),
+        (40, 512, 2000),
+        (40, 64, 10),
+        (40, 32, 2000),
+        (40, 10_000, 2000),
+        (20, 512, 2000),
+    ] {
+        let (part, sum) = share(BBR, BBR, rtt, queue, delay);
+        assert!((0.35..=0.65).contains(&part), "{part}");
+        assert!(sum > 80.0, "{sum}");
     }
 }
 
 #[test]
 fn a_flow_leaves_room_for_cubic() {
-    for delay in [10, 2000] {
-        let (part, sum) = share(BBR, CUBIC, 40, 512, delay);
-        assert!(part < 0.7, "{part}");
+    for (queue, delay, most) in [
+        (512, 10, 0.7),
+        (512, 2000, 0.7),
+        (32, 2000, 0.8),
+        (64, 2000, 0.8),
+        (10_000, 2000, 0.7),
+    ] {
+        let (part, sum) = share(BBR, CUBIC, 40, queue, delay);
+        assert!(part < most, "{part}");
         assert!(part > 0.1, "{part}");
         assert!(sum > 80.0, "{sum}");
     }
@@ -325,7 +336,7 @@ fn late_wake_ups_cost_little() {
         (1000, 200, 2000, 800.0),
         (2500, 100, 5000, 1800.0),
     ] {
-        for slack in [200, 1000, 2000] {
+        for slack in [200, 2000] {
             let link = LinkConfig {
                 rate: rate * MBIT,
                 delay: Duration::from_micros(rtt_us / 2),

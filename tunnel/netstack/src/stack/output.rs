@@ -1,5 +1,6 @@
 //! Transmit scheduling.
 
+use std::net::Ipv6Addr;
 use std::time::Instant;
 
 use super::{Stack, ctx};
@@ -17,6 +18,17 @@ impl Stack {
     /// Sockets take turns of a few packets, so that one with much to send does
     /// not delay the others.
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut [u8]) -> Option<Transmit> {
+        self.poll_transmit_to(now, buf, |_| true)
+    }
+
+    /// As [`poll_transmit`](Self::poll_transmit), but connections with peers
+    /// for which `open` says no keep their turn for a later call.
+    pub fn poll_transmit_to(
+        &mut self,
+        now: Instant,
+        buf: &mut [u8],
+        open: impl Fn(&Ipv6Addr) -> bool,
+    ) -> Option<Transmit> {
         if buf.len() < self.largest_mtu {
             return None;
         }
@@ -24,7 +36,10 @@ impl Stack {
             return put(buf, dst, &packet);
         }
         let now = self.nanos(now);
-        while let Some(&index) = self.ready.front() {
+        let mut shut = 0;
+        while shut < self.ready.len()
+            && let Some(&index) = self.ready.front()
+        {
             let slot = self.table.slot(index);
             let Some(tcb) = &mut slot.tcb else {
                 slot.ready = false;
@@ -33,6 +48,12 @@ impl Stack {
                 self.table.reuse(index);
                 continue;
             };
+            if !open(tcb.remote.ip()) {
+                self.turn = 0;
+                self.ready.rotate_left(1);
+                shut += 1;
+                continue;
+            }
             match tcb.poll(&mut ctx!(self, now), buf) {
                 Output::Packet(len) => {
                     let dst = *tcb.remote.ip();
@@ -65,7 +86,7 @@ impl Stack {
     }
 }
 
-fn put(buf: &mut [u8], dst: std::net::Ipv6Addr, packet: &[u8]) -> Option<Transmit> {
+fn put(buf: &mut [u8], dst: Ipv6Addr, packet: &[u8]) -> Option<Transmit> {
     let len = packet.len();
     buf.get_mut(..len)?.copy_from_slice(packet);
     Some(Transmit { dst, len })

@@ -8,10 +8,11 @@
 //!   threshold of 2 % is widened by the statistical spread of such losses.
 //! - A probe ends with the first queue of half a round trip that brings no more
 //!   rate, and comes every 1 to 1.5 s: queues stay short, and flows that start
-//!   late get their share sooner.
+//!   late get their share sooner. After a probe that cost too many losses the
+//!   next comes after 2 to 3 s, as in the draft: where queues are too short to
+//!   be seen, probes are what others suffer from.
 //! - The upper bound on the volume in flight grows from 1/32 of the window per
 //!   round on, not from one segment.
-//! - While cruising, headroom is not taken from what fits without a queue.
 //! - RTT samples as good as the minimum postpone the next drain of the path.
 
 mod model;
@@ -408,11 +409,7 @@ impl Bbr {
         }
         let cap = match self.state {
             State::Down | State::Refill | State::Up => self.inflight_hi,
-            // What the model says fits without a queue needs no headroom.
-            State::Cruise => self
-                .inflight_with_headroom()
-                .max(self.inflight_hi.min(self.inflight(self.bw, 1.0))),
-            State::ProbeRtt => self.inflight_with_headroom(),
+            State::Cruise | State::ProbeRtt => self.inflight_with_headroom(),
             State::Startup | State::Drain => UNLIMITED,
         };
         let cap = cap.min(self.inflight_lo).max(4 * self.mss);

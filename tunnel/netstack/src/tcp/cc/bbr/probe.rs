@@ -140,6 +140,7 @@ impl Bbr {
         if self.state == State::Up {
             self.start_down(ack);
         }
+        self.probe_wait = 2 * SECS + self.random(1000) * MILLIS;
     }
 
     pub(super) fn raise_inflight_hi(&mut self, ack: &Ack) {
