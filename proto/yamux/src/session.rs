@@ -411,12 +411,15 @@ impl Session {
         self.fail(violation.into())
     }
 
-    /// Ends the session; the first reason stays.
+    /// Ends the session; the first reason stays. The peer is told of
+    /// violations, unless it does not even speak this protocol: the Go library
+    /// draws the same line.
     pub(crate) fn fail(&mut self, error: Error) -> Error {
         if let Some(first) = &self.error {
             return first.clone();
         }
-        if matches!(error, Error::Protocol(_)) {
+        let told = !matches!(error, Error::Protocol(Violation::Header(_)));
+        if matches!(error, Error::Protocol(_)) && told {
             let code = GoAwayCode::PROTOCOL.0;
             self.send_control(FrameType::GoAway, Flags::NONE, 0, code);
         }

@@ -6,9 +6,10 @@ use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 use adit_rest::{
     AppHealth, Healthcheck, JobStatus, LoginType, SharingLevel, Transition, UserStatus,
 };
-use adit_server::{App, Config, Server, auth};
+use adit_server::{App, Config, Server, auth, pubsub::WorkspaceEventKind};
 use adit_store::{
-    NewBuild, NewTemplate, NewUser, NewVersion, NewWorkspace,
+    BuildResult, NewBuild, NewTemplate, NewUser, NewVersion, NewWorkspace,
+    model::Build,
     spec::{AgentSpec, AppSpec, MetadataSpec, ResourceSpec, ScriptSpec, VersionSpec},
 };
 use adit_tests_conformance::wire::Recording;
@@ -36,6 +37,7 @@ pub(crate) struct Deployment {
     pub(crate) session_token: String,
     /// Recorded identifiers and those of this server, as raw bytes.
     pub(crate) ids: BTreeMap<[u8; 16], [u8; 16]>,
+    building: Option<Build>,
 }
 
 mod anyhow_result {
@@ -58,6 +60,7 @@ impl Deployment {
             running: Some(run(server)),
             session_token: String::new(),
             ids: BTreeMap::new(),
+            building: None,
         };
         deployment.fill(recording).await;
         deployment
@@ -107,13 +110,18 @@ impl Deployment {
 
     /// Builds a workspace and waits for the end of the build.
     pub(crate) async fn build(&self, workspace: &str, transition: Transition) {
-        let workspace = self
-            .app
-            .store
+        let build = self.post_build(workspace, transition).await;
+        self.app.pubsub.queue.notify_one();
+        self.built(build.job_id).await;
+    }
+
+    async fn post_build(&self, workspace: &str, transition: Transition) -> Build {
+        let store = &self.app.store;
+        let workspace = store
             .workspace_by_name(ADMIN, workspace, false)
             .await
             .unwrap();
-        let latest = self.app.store.latest_build(workspace.id).await.unwrap();
+        let latest = store.latest_build(workspace.id).await.unwrap();
         let new = NewBuild {
             workspace_id: workspace.id,
             template_version_id: latest.template_version_id,
@@ -121,9 +129,39 @@ impl Deployment {
             initiator_id: ADMIN,
             ..NewBuild::default()
         };
-        let (build, _) = self.app.store.create_build(&new).await.unwrap();
-        self.app.pubsub.queue.notify_one();
-        self.built(build.job_id).await;
+        store.create_build(&new).await.unwrap().0
+    }
+
+    /// Begins a build in the place of a provisioner; [`Self::proceed`] ends it.
+    pub(crate) async fn begin_build(&mut self, workspace: &str, transition: Transition) {
+        let build = self.post_build(workspace, transition).await;
+        let job = self.app.store.acquire_job(Uuid::new_v4()).await.unwrap();
+        assert_eq!(job.map(|job| job.id), Some(build.job_id));
+        self.app
+            .workspace_id_changed(build.workspace_id, WorkspaceEventKind::Build)
+            .await;
+        self.building = Some(build);
+    }
+
+    /// Ends the build that was begun, if one was.
+    pub(crate) async fn proceed(&mut self) {
+        let Some(build) = self.building.take() else {
+            return;
+        };
+        let store = &self.app.store;
+        let version = store.version(build.template_version_id).await.unwrap();
+        let resources = match build.transition {
+            Transition::Start => version.spec.resources,
+            _ => version.spec.stop_resources,
+        };
+        let result = BuildResult {
+            resources,
+            state: None,
+        };
+        store.complete_build(build.job_id, &result).await.unwrap();
+        self.app
+            .workspace_id_changed(build.workspace_id, WorkspaceEventKind::Build)
+            .await;
     }
 
     /// Builds a workspace from a newer version of its template, whose agent is

@@ -1,7 +1,7 @@
 //! A connection to the server under test, decoded as it speaks.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -20,12 +20,21 @@ use tokio::{
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How a sender ended a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum End {
+    Finished,
+    Reset,
+}
+
 /// What came over one direction of a connection.
 #[derive(Default)]
 pub(crate) struct Heard {
     pub(crate) packets: BTreeMap<u32, VecDeque<Packet>>,
-    /// Streams the sender ended.
-    pub(crate) ended: Vec<u32>,
+    /// Streams the sender ended, and how.
+    pub(crate) ended: BTreeSet<(u32, End)>,
+    /// Code of the sender's last GoAway.
+    pub(crate) gone: Option<u32>,
     /// Code and reason of its close frame.
     pub(crate) close: Option<(u16, String)>,
     /// The connection is over.
@@ -62,8 +71,12 @@ impl Ear {
 fn note(header: &Header, heard: &mut Heard) {
     if header.frame_type == FrameType::Ping && header.flags.contains(Flags::SYN) {
         heard.pongs.push(header.length);
-    } else if header.flags.contains(Flags::FIN) || header.flags.contains(Flags::RST) {
-        heard.ended.push(header.stream);
+    } else if header.frame_type == FrameType::GoAway {
+        heard.gone = Some(header.length);
+    } else if header.flags.contains(Flags::RST) {
+        heard.ended.insert((header.stream, End::Reset));
+    } else if header.flags.contains(Flags::FIN) {
+        heard.ended.insert((header.stream, End::Finished));
     }
 }
 

@@ -28,9 +28,39 @@ struct Puppet {
 #[derive(Default)]
 pub(crate) struct Puppets {
     clients: BTreeMap<Bytes, Puppet>,
+    /// Clients that the agent said it is ready for and that did not hear of it
+    /// yet.
+    greeted: Vec<Bytes>,
 }
 
 impl Puppets {
+    /// Notes clients that the agent has just said it is ready for.
+    pub(crate) fn greeted(&mut self, clients: impl Iterator<Item = Bytes>) {
+        self.greeted.extend(clients);
+    }
+
+    /// Waits until the client has heard every greeting, so that it does not
+    /// leave before.
+    async fn hear_greetings(&mut self, id: &Bytes) {
+        let Some(client) = self.clients.get_mut(id) else {
+            return;
+        };
+        let mut due = self.greeted.len();
+        self.greeted.retain(|greeted| greeted != id);
+        due -= self.greeted.len();
+        let hear = async {
+            while due > 0 {
+                let response = client.responses.recv().await.unwrap().expect("a greeting");
+                let ready = response.peer_updates.iter();
+                let heard = ready.filter(|update| update.kind() == Kind::ReadyForHandshake);
+                due = due.saturating_sub(heard.count());
+            }
+        };
+        tokio::time::timeout(live::PATIENCE, hear)
+            .await
+            .expect("greetings in time");
+    }
+
     /// Makes a client do what an update says of it.
     pub(crate) async fn act(
         &mut self,
@@ -40,6 +70,9 @@ impl Puppets {
         token: &str,
     ) {
         let id = update.id.clone();
+        if matches!(update.kind(), Kind::Disconnected | Kind::Lost) {
+            self.hear_greetings(&id).await;
+        }
         match update.kind() {
             Kind::Node => {
                 let announce = CoordinateRequest {

@@ -1,6 +1,6 @@
 //! Sends a recording again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use adit_drpc::codec::{Kind, Packet};
 use adit_messages::tailnet::{
@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::{
     compare,
     deployment::{BOX_AGENT, DEV_AGENT, Deployment},
-    live::{self, Ear, Heard, Live},
+    live::{self, Ear, End, Heard, Live},
     puppet::{self, AgentPuppet, Puppets},
 };
 
@@ -40,6 +40,12 @@ struct Conn {
     /// What is still to come from this server.
     due: VecDeque<(u32, Packet)>,
     close_due: Option<(u16, String)>,
+    /// The recorded server ended it.
+    left: bool,
+    /// Streams the recorded client ended.
+    finished: BTreeSet<u32>,
+    /// Peers the recorded agent said it is ready for.
+    ready: Vec<Bytes>,
 }
 
 /// A replay in progress.
@@ -102,24 +108,21 @@ impl Replay {
                     }
                     at_mark(&text, &mut self.deployment).await;
                 }
-                Record::Tcp(tcp) if tcp.dir == Some(Dir::ToServer) && tcp.event != "open" => {
+                Record::Tcp(tcp) if tcp.dir == Some(Dir::ToClient) => {
+                    if let Some(conn) = self.conns.get_mut(&tcp.conn) {
+                        conn.left = true;
+                    }
+                }
+                Record::Tcp(tcp) if tcp.dir == Some(Dir::ToServer) => {
                     self.settle().await;
-                    self.conns.remove(&tcp.conn);
+                    self.end(tcp.conn);
                 }
                 _ => {}
             }
         }
         self.settle().await;
-        for (number, conn) in &self.conns {
-            if let Some(live) = &conn.live {
-                for (stream, packets) in &live.heard().packets {
-                    if !packets.is_empty() {
-                        self.differences.push(format!(
-                            "connection {number}, stream {stream}: {packets:?} is too much"
-                        ));
-                    }
-                }
-            }
+        for number in self.conns.keys().copied().collect::<Vec<_>>() {
+            self.end(number);
         }
         self.differences.extend(self.left_out.unneeded());
         assert!(
@@ -127,6 +130,33 @@ impl Replay {
             "{}",
             self.differences.join("\n")
         );
+    }
+
+    /// A connection is over: this server must not have said more than the
+    /// recorded one.
+    fn end(&mut self, number: u32) {
+        // What a server says last when it ends is a matter of chance.
+        let Some(conn) = self.conns.remove(&number).filter(|conn| !conn.left) else {
+            return;
+        };
+        let Some(live) = &conn.live else { return };
+        let own = live.heard();
+        for (stream, end) in own.ended.difference(&conn.recorded.ended) {
+            // The recorded client may have left before the answer to its end.
+            if *end == End::Reset || !conn.finished.contains(stream) {
+                let text = format!("connection {number}, stream {stream}: {end:?} is too much");
+                self.differences.push(text);
+            }
+        }
+        for (stream, packets) in &own.packets {
+            // A client that has its answer may end the call before the server
+            // does.
+            let more = packets.iter().any(|packet| packet.kind != Kind::CloseSend);
+            if more {
+                let text = format!("connection {number}, stream {stream}: {packets:?} is too much");
+                self.differences.push(text);
+            }
+        }
     }
 
     /// Makes the connection of an upgrade request.
@@ -188,6 +218,9 @@ impl Replay {
                 agent,
                 due: VecDeque::new(),
                 close_due: None,
+                left: false,
+                finished: BTreeSet::new(),
+                ready: Vec::new(),
             },
         );
     }
@@ -227,6 +260,8 @@ impl Replay {
                 }
             }
             "close" => {
+                // What the server says last is a matter of chance.
+                conn.left = true;
                 let frame = ws.close_code.map(|code| CloseFrame {
                     code: code.into(),
                     reason: ws.close_reason.clone().unwrap_or_default().into(),
@@ -256,6 +291,9 @@ impl Replay {
             return;
         }
         conn.ear.hear(&ws.payload, &mut conn.recorded);
+        if let Some(puppets) = &mut self.puppets {
+            puppets.greeted(conn.ready.drain(..));
+        }
         let mut acts = Vec::new();
         for (stream, packets) in &mut conn.recorded.packets {
             for packet in packets.drain(..) {
@@ -356,10 +394,24 @@ impl Replay {
                     self.differences.push(format!(
                         "connection {number}, stream {stream}, {method}: {difference}"
                     ));
+                } else if method.ends_with("/WorkspaceUpdates") {
+                    self.deployment.proceed().await;
                 } else if let (Some(own), true) = (next, method.ends_with("/RefreshResumeToken")) {
                     self.resume
                         .extend(tokens(&recorded).into_iter().zip(tokens(&own)));
                 }
+            }
+            let (ended, gone) = (&conn.recorded.ended, conn.recorded.gone);
+            let same = |own: &mut Heard| own.ended.is_superset(ended) && own.gone == gone;
+            if !conn.left && live.until(|own| same(own).then_some(())).await.is_none() {
+                let own = live.heard();
+                let text = format!(
+                    "connection {number}: {:?} and GoAway {:?} instead of {ended:?} and {gone:?}",
+                    own.ended, own.gone
+                );
+                self.differences.push(text);
+                // Once is enough.
+                conn.left = true;
             }
             if let Some((code, reason)) = conn.close_due.take() {
                 let own = live.until(|heard| heard.close.clone()).await;
@@ -407,17 +459,28 @@ fn pieces(conn: &mut Conn, payload: &Bytes, ids: &compare::Ids) -> Vec<Bytes> {
     }
 }
 
-/// Recognises the starts of calls, to know what the answers are about.
+/// Recognises the starts of calls, to know what the answers are about, and
+/// what the replay has to know of them.
 fn note_methods(conn: &mut Conn, payload: &Bytes) {
     let mut said = Heard::default();
     conn.calls.hear(payload, &mut said);
+    conn.finished
+        .extend(said.ended.iter().map(|(stream, _)| *stream));
     for (stream, packets) in said.packets {
-        for call in packets
-            .into_iter()
-            .filter(|packet| packet.kind == Kind::Invoke)
-        {
-            let path = String::from_utf8_lossy(&call.data).into_owned();
-            conn.methods.insert(stream, path);
+        for packet in packets {
+            let coordinates = conn.methods.get(&stream).is_some_and(|m| m == COORDINATE);
+            match packet.kind {
+                Kind::Invoke => {
+                    let path = String::from_utf8_lossy(&packet.data).into_owned();
+                    conn.methods.insert(stream, path);
+                }
+                Kind::Message if coordinates => {
+                    let request = CoordinateRequest::decode(packet.data).unwrap_or_default();
+                    let ready = request.ready_for_handshake.into_iter();
+                    conn.ready.extend(ready.map(|peer| peer.id));
+                }
+                _ => {}
+            }
         }
     }
 }

@@ -69,8 +69,8 @@ async fn a_desktop_client() {
     Replay::new("workspace-updates")
         .await
         .run(async |mark, deployment| match mark {
-            "workspace box: stop build" => deployment.build("box", Transition::Stop).await,
-            "workspace box: start build" => deployment.build("box", Transition::Start).await,
+            "workspace box: stop build" => deployment.begin_build("box", Transition::Stop).await,
+            "workspace box: start build" => deployment.begin_build("box", Transition::Start).await,
             _ => {}
         })
         .await;
