@@ -13,7 +13,6 @@ use tokio::net::UnixListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::connection::Connection;
-use crate::forward::relay;
 
 /// Distinguishes the sockets of this process.
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -77,7 +76,7 @@ async fn serve(conn: Arc<Connection>, listener: UnixListener, token: Cancellatio
         let task_conn = Arc::clone(&conn);
         conn.tasks.spawn(async move {
             match task_conn.open(&OpenOut::Agent).await {
-                Ok(io) => relay(&io, stream).await,
+                Ok(io) => io.relay(stream).await,
                 Err(error) => tracing::debug!(%error, "client refused an agent connection"),
             }
         });

@@ -1,7 +1,8 @@
 //! One SSH channel as the rest of the server sees it.
 
-use adit_ssh::{Channel, ChannelId, Gone, Stream};
+use adit_ssh::{Channel, ChannelId, Gone, RequestOut, Stream};
 use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Both directions of a channel. Writers respect the peer's window, each
 /// channel on its own. Dropping it closes the channel.
@@ -19,7 +20,7 @@ impl ChannelIo {
     /// The next piece the peer sent, or `None` once it has ended. Taking it
     /// lets the peer send more. Cancel safe.
     pub(crate) async fn recv(&self) -> Option<Bytes> {
-        self.0.recv().await
+        self.0.recv().await.map(|(_, piece)| piece)
     }
 
     /// Nobody will call [`ChannelIo::recv`] again.
@@ -52,16 +53,16 @@ impl ChannelIo {
         self.0.send(Stream::Stderr, data).await
     }
 
-    /// Says that no more data follows.
-    pub(crate) fn eof(&self) -> Result<(), Gone> {
-        self.0.eof()
+    /// Copies between the channel and a local stream until both have ended.
+    pub(crate) async fn relay(&self, stream: impl AsyncRead + AsyncWrite) {
+        adit_ssh::relay(&self.0, stream).await;
     }
 
     /// Ends the channel, with an exit status if there is one.
     pub(crate) fn finish(&self, exit_status: Option<u32>) {
         let ending = || {
             if let Some(status) = exit_status {
-                self.0.exit_status(status)?;
+                self.0.request(&RequestOut::ExitStatus(status))?;
                 self.0.eof()?;
             }
             self.0.close()

@@ -85,6 +85,7 @@ impl adit_ssh::Handler for Handler {
                 opening.refuse(Refusal::Prohibited, "local port forwarding is disabled");
             }
             Open::DirectStreamlocal { path } => self.direct(Direct::unix(path), opening),
+            _ => opening.refuse(Refusal::UnknownType, "unknown channel type"),
         }
     }
 

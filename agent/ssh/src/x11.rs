@@ -19,7 +19,6 @@ use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::connection::Connection;
-use crate::forward::relay;
 use crate::session::X11Request;
 
 /// TCP port of display 0.
@@ -211,7 +210,7 @@ async fn serve(hold: Hold, listener: TcpListener, token: CancellationToken, sing
                 originator_port: origin.port(),
             };
             match task_hold.conn.open(&open).await {
-                Ok(io) => relay(&io, stream).await,
+                Ok(io) => io.relay(stream).await,
                 Err(error) => tracing::debug!(%error, "client refused an X11 connection"),
             }
         });

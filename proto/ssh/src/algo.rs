@@ -1,13 +1,31 @@
 //! Names of algorithms and how two sides agree on them (RFC 4253 §7.1).
 
 use crate::error::Error;
+use crate::hostkey::Algorithm;
 use crate::rsa::Scheme;
 use crate::wire::{Reader, Write};
+
+/// Which side of a connection this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Client,
+    Server,
+}
 
 /// What one algorithm is called on the wire.
 pub(crate) trait Named: Copy + 'static {
     /// All algorithms of this kind with their names, in order of preference.
     const ALL: &'static [(&'static str, Self)];
+    /// Those a client offers.
+    const CLIENT: &'static [(&'static str, Self)] = Self::ALL;
+
+    /// Those that `side` offers.
+    fn offered(side: Side) -> &'static [(&'static str, Self)] {
+        match side {
+            Side::Client => Self::CLIENT,
+            Side::Server => Self::ALL,
+        }
+    }
 }
 
 /// Key exchange methods.
@@ -38,13 +56,26 @@ impl Named for Kex {
         ("diffie-hellman-group14-sha256", Self::Group14Sha256),
         ("diffie-hellman-group14-sha1", Self::Group14Sha1),
     ];
+    /// The first is also the guess.
+    const CLIENT: &'static [(&'static str, Self)] = &[
+        ("mlkem768x25519-sha256", Self::MlKem768X25519),
+        ("curve25519-sha256", Self::Curve25519),
+        ("curve25519-sha256@libssh.org", Self::Curve25519),
+        ("ecdh-sha2-nistp256", Self::NistP256),
+    ];
 }
 
-impl Named for Scheme {
+/// Servers here have RSA keys. Clients take no signatures over SHA-1.
+impl Named for Algorithm {
     const ALL: &'static [(&'static str, Self)] = &[
-        ("rsa-sha2-256", Self::Sha256),
-        ("rsa-sha2-512", Self::Sha512),
-        ("ssh-rsa", Self::Sha1),
+        ("rsa-sha2-256", Self::Rsa(Scheme::Sha256)),
+        ("rsa-sha2-512", Self::Rsa(Scheme::Sha512)),
+        ("ssh-rsa", Self::Rsa(Scheme::Sha1)),
+    ];
+    const CLIENT: &'static [(&'static str, Self)] = &[
+        ("rsa-sha2-256", Self::Rsa(Scheme::Sha256)),
+        ("rsa-sha2-512", Self::Rsa(Scheme::Sha512)),
+        ("ssh-ed25519", Self::Ed25519),
     ];
 }
 
@@ -132,18 +163,16 @@ const STRICT_SERVER: &str = "kex-strict-s-v00@openssh.com";
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Agreed {
     pub(crate) kex: Kex,
-    pub(crate) host_key: Scheme,
+    pub(crate) host_key: Algorithm,
     /// From the client, to the client.
     pub(crate) ciphers: [CipherName; 2],
     pub(crate) macs: [MacName; 2],
     pub(crate) strict: bool,
     pub(crate) wants_ext_info: bool,
-    /// The client has sent a key exchange message on a wrong guess.
-    pub(crate) skip_guess: bool,
-}
-
-fn names<T: Named>() -> impl Iterator<Item = &'static str> {
-    T::ALL.iter().map(|(name, _)| *name)
+    /// The peer has sent a key exchange message on a guess.
+    pub(crate) peer_guessed: bool,
+    /// A guess, whoever made it, was right.
+    pub(crate) guess_right: bool,
 }
 
 fn join(names: impl Iterator<Item = &'static str>) -> String {
@@ -157,16 +186,24 @@ fn join(names: impl Iterator<Item = &'static str>) -> String {
     list
 }
 
-/// Our lists, from the cookie on.
-pub(crate) fn write_offer(out: &mut Vec<u8>, cookie: [u8; 16]) {
+/// Our lists, from the cookie on. With `guess`, a key exchange message for
+/// the first of them follows.
+pub(crate) fn write_offer(side: Side, out: &mut Vec<u8>, cookie: [u8; 16], guess: bool) {
+    fn names<T: Named>(side: Side) -> impl Iterator<Item = &'static str> {
+        T::offered(side).iter().map(|(name, _)| *name)
+    }
+    let extensions: &[&str] = match side {
+        Side::Client => &[EXT_INFO_CLIENT, STRICT_CLIENT],
+        Side::Server => &[STRICT_SERVER],
+    };
     out.put(&cookie);
-    out.put_string(join(names::<Kex>().chain([STRICT_SERVER])));
-    out.put_string(join(names::<Scheme>()));
+    out.put_string(join(names::<Kex>(side).chain(extensions.iter().copied())));
+    out.put_string(join(names::<Algorithm>(side)));
     for _ in 0..2 {
-        out.put_string(join(names::<CipherName>()));
+        out.put_string(join(names::<CipherName>(side)));
     }
     for _ in 0..2 {
-        out.put_string(join(names::<MacName>()));
+        out.put_string(join(names::<MacName>(side)));
     }
     for _ in 0..2 {
         out.put_string(NO_COMPRESSION);
@@ -174,32 +211,41 @@ pub(crate) fn write_offer(out: &mut Vec<u8>, cookie: [u8; 16]) {
     for _ in 0..2 {
         out.put_string("");
     }
-    out.put_bool(false);
+    out.put_bool(guess);
     out.put_u32(0);
 }
 
-/// The first of the client's algorithms that we have.
-fn choose<T: Named>(list: &str, what: &'static str) -> Result<T, Error> {
-    list.split(',')
-        .find_map(|name| T::ALL.iter().find(|(n, _)| *n == name))
+/// The first of the client's algorithms that the server has, too; `list` is
+/// the peer's.
+fn choose<T: Named>(side: Side, list: &str, what: &'static str) -> Result<T, Error> {
+    let ours = T::offered(side);
+    let chosen = match side {
+        Side::Server => list
+            .split(',')
+            .find_map(|name| ours.iter().find(|(n, _)| *n == name)),
+        Side::Client => ours
+            .iter()
+            .find(|(n, _)| list.split(',').any(|name| name == *n)),
+    };
+    chosen
         .map(|(_, algorithm)| *algorithm)
         .ok_or(Error::NoCommonAlgorithm(what))
 }
 
-/// Whether the client's first choice is ours, too.
-fn guessed<T: Named>(list: &str) -> bool {
-    list.split(',').next() == names::<T>().next()
+/// Whether the peer's first choice is ours, too.
+fn same_first<T: Named>(side: Side, list: &str) -> bool {
+    list.split(',').next() == T::offered(side).first().map(|(name, _)| *name)
 }
 
-/// Reads the client's `SSH_MSG_KEXINIT` from the cookie on and decides.
-pub(crate) fn agree(body: &[u8]) -> Result<Agreed, Error> {
+/// Reads the peer's `SSH_MSG_KEXINIT` from the cookie on and decides.
+pub(crate) fn agree(side: Side, body: &[u8]) -> Result<Agreed, Error> {
     let mut reader = Reader::new(body, "KEXINIT");
     let _cookie: [u8; 16] = reader.array()?;
     let mut lists = [""; 10];
     for list in &mut lists {
         *list = reader.name()?;
     }
-    let follows = reader.bool()?;
+    let peer_guessed = reader.bool()?;
     reader.u32()?;
     let [
         kex,
@@ -214,14 +260,14 @@ pub(crate) fn agree(body: &[u8]) -> Result<Agreed, Error> {
         _,
     ] = lists;
     let ciphers = [
-        choose::<CipherName>(cipher_in, "cipher")?,
-        choose::<CipherName>(cipher_out, "cipher")?,
+        choose::<CipherName>(side, cipher_in, "cipher")?,
+        choose::<CipherName>(side, cipher_out, "cipher")?,
     ];
     let mac = |cipher: CipherName, list| {
         if cipher.is_aead() {
             Ok(MacName::ALL[0].1)
         } else {
-            choose::<MacName>(list, "MAC")
+            choose::<MacName>(side, list, "MAC")
         }
     };
     for list in [zip_in, zip_out] {
@@ -231,13 +277,17 @@ pub(crate) fn agree(body: &[u8]) -> Result<Agreed, Error> {
     }
     let lists = |name| kex.split(',').any(|n| n == name);
     Ok(Agreed {
-        kex: choose(kex, "key exchange")?,
-        host_key: choose(host_key, "host key algorithm")?,
+        kex: choose(side, kex, "key exchange")?,
+        host_key: choose(side, host_key, "host key algorithm")?,
         macs: [mac(ciphers[0], mac_in)?, mac(ciphers[1], mac_out)?],
         ciphers,
-        strict: lists(STRICT_CLIENT),
-        wants_ext_info: lists(EXT_INFO_CLIENT),
-        skip_guess: follows && !(guessed::<Kex>(kex) && guessed::<Scheme>(host_key)),
+        strict: lists(match side {
+            Side::Client => STRICT_SERVER,
+            Side::Server => STRICT_CLIENT,
+        }),
+        wants_ext_info: side == Side::Server && lists(EXT_INFO_CLIENT),
+        peer_guessed,
+        guess_right: same_first::<Kex>(side, kex) && same_first::<Algorithm>(side, host_key),
     })
 }
 
@@ -268,18 +318,48 @@ mod tests {
 
     #[test]
     fn the_client_decides() {
-        let agreed = agree(&offer(
-            "sntrup761x25519-sha512,ecdh-sha2-nistp256,curve25519-sha256,ext-info-c",
-            "3des-cbc,aes256-ctr,aes128-gcm@openssh.com",
-            "umac-64@openssh.com,hmac-sha2-512",
-            true,
-        ))
+        let agreed = agree(
+            Side::Server,
+            &offer(
+                "sntrup761x25519-sha512,ecdh-sha2-nistp256,curve25519-sha256,ext-info-c",
+                "3des-cbc,aes256-ctr,aes128-gcm@openssh.com",
+                "umac-64@openssh.com,hmac-sha2-512",
+                true,
+            ),
+        )
         .unwrap();
         assert_eq!(agreed.kex, Kex::NistP256);
-        assert_eq!(agreed.host_key, Scheme::Sha512);
+        assert_eq!(agreed.host_key, Algorithm::Rsa(Scheme::Sha512));
         assert_eq!(agreed.ciphers, [CipherName::Aes256Ctr; 2]);
         assert_eq!(agreed.macs, [mac(MacHash::Sha512, 64, false); 2]);
-        assert!(!agreed.strict && agreed.wants_ext_info && agreed.skip_guess);
+        assert!(!agreed.strict && agreed.wants_ext_info);
+        assert!(agreed.peer_guessed && !agreed.guess_right);
+    }
+
+    #[test]
+    fn a_client_decides_by_its_own_order() {
+        let theirs = offer(
+            "curve25519-sha256,mlkem768x25519-sha256,kex-strict-s-v00@openssh.com",
+            "aes256-ctr,aes128-gcm@openssh.com",
+            "hmac-sha1",
+            false,
+        );
+        let agreed = agree(Side::Client, &theirs).unwrap();
+        assert_eq!(agreed.kex, Kex::MlKem768X25519);
+        assert_eq!(agreed.host_key, Algorithm::Rsa(Scheme::Sha512));
+        assert_eq!(agreed.ciphers, [CipherName::Aes128Gcm; 2]);
+        assert!(agreed.strict && !agreed.wants_ext_info && !agreed.guess_right);
+    }
+
+    #[test]
+    fn both_sides_guess_the_same() {
+        for (here, there) in [(Side::Client, Side::Server), (Side::Server, Side::Client)] {
+            let mut offer = Vec::new();
+            write_offer(there, &mut offer, [0; 16], true);
+            let agreed = agree(here, &offer).unwrap();
+            assert!(agreed.guess_right && agreed.peer_guessed && agreed.strict);
+            assert_eq!(agreed.kex, Kex::CLIENT[0].1);
+        }
     }
 
     #[test]
@@ -289,12 +369,12 @@ mod tests {
             ("curve25519-sha256", "x", "hmac-sha1"),
             ("curve25519-sha256", "aes128-ctr", "x"),
         ] {
-            let result = agree(&offer(kex, cipher, mac, false));
+            let result = agree(Side::Server, &offer(kex, cipher, mac, false));
             assert!(matches!(result, Err(Error::NoCommonAlgorithm(_))));
         }
         // No MAC is needed here.
         let aead = offer("curve25519-sha256", "aes256-gcm@openssh.com", "x", false);
-        assert!(agree(&aead).is_ok());
-        assert!(agree(b"too short").is_err());
+        assert!(agree(Side::Server, &aead).is_ok());
+        assert!(agree(Side::Server, b"too short").is_err());
     }
 }

@@ -9,7 +9,7 @@ use crate::msg;
 use crate::wire::Write;
 
 /// Extended data type of standard error (RFC 4254 §5.2).
-const STDERR: u32 = 1;
+pub(crate) const STDERR: u32 = 1;
 /// Most data in one outgoing packet, whatever the peer would take.
 pub(crate) const LARGEST_DATA: usize = 32 << 10;
 /// Data the application may queue on a channel.
@@ -30,7 +30,8 @@ pub enum Stream {
 #[derive(Debug)]
 enum Item {
     Data(Stream, Bytes),
-    ExitStatus(u32),
+    /// Kind, whether an answer is wanted, and what is particular to the kind.
+    Request(&'static str, bool, Vec<u8>),
     Eof,
     Close,
 }
@@ -40,18 +41,24 @@ enum Item {
 pub(crate) struct Channel {
     /// The peer's number and limits; none until both sides have agreed.
     pub(crate) peer: Option<Peer>,
+    /// The number the peer will give the channel, if that is known before it
+    /// does: requests may go ahead.
+    pub(crate) presumed: Option<u32>,
     /// What we still accept.
     window_in: u32,
     /// What we accept when nothing is queued.
     pub(crate) window_max: u32,
     /// Taken by the application and not granted again yet.
     consumed: u32,
-    inbox: BytesMut,
+    /// Adjacent pieces are of different streams.
+    inbox: VecDeque<(Stream, BytesMut)>,
     discard: bool,
     eof_in: bool,
     pub(crate) close_in: bool,
     queue: VecDeque<Item>,
     queued: usize,
+    /// Requests sent that the peer has to answer.
+    pub(crate) unanswered: u32,
     /// Stands in the line of channels that can send.
     pub(crate) in_line: bool,
     eof_out: bool,
@@ -86,17 +93,18 @@ impl Channel {
         self.close_in && self.close_out && self.released
     }
 
-    /// Data came in. Extended data of clients has no meaning and is dropped.
-    pub(crate) fn receive(&mut self, data: &[u8], ordinary: bool) -> Result<(), Error> {
+    /// Data came in; without a stream, of a kind that has no meaning.
+    pub(crate) fn receive(&mut self, data: &[u8], stream: Option<Stream>) -> Result<(), Error> {
         let len = u32::try_from(data.len()).map_err(|_| Error::Window)?;
         self.window_in = self.window_in.checked_sub(len).ok_or(Error::Window)?;
         if self.eof_in || self.close_in {
             return Err(Error::Unexpected(msg::CHANNEL_DATA));
         }
-        if self.discard || self.released || !ordinary {
-            self.consumed = self.consumed.saturating_add(len);
-        } else {
-            self.inbox.extend_from_slice(data);
+        let stream = stream.filter(|_| !self.discard && !self.released && !data.is_empty());
+        match (stream, self.inbox.back_mut()) {
+            (None, _) => self.consumed = self.consumed.saturating_add(len),
+            (Some(stream), Some((last, piece))) if *last == stream => piece.extend_from_slice(data),
+            (Some(stream), _) => self.inbox.push_back((stream, BytesMut::from(data))),
         }
         Ok(())
     }
@@ -106,19 +114,18 @@ impl Channel {
     }
 
     /// The next piece of data.
-    pub(crate) fn take(&mut self) -> Option<Bytes> {
-        if self.inbox.is_empty() {
-            return None;
-        }
-        let piece = if self.inbox.len() > PIECE {
-            self.inbox.split_to(PIECE)
+    pub(crate) fn take(&mut self) -> Option<(Stream, Bytes)> {
+        let (stream, first) = self.inbox.front_mut()?;
+        let stream = *stream;
+        let piece = if first.len() > PIECE {
+            first.split_to(PIECE)
         } else {
             // Gives the memory away with the data.
-            std::mem::take(&mut self.inbox)
+            self.inbox.pop_front()?.1
         };
         let len = u32::try_from(piece.len()).unwrap_or(u32::MAX);
         self.consumed = self.consumed.saturating_add(len);
-        Some(piece.freeze())
+        Some((stream, piece.freeze()))
     }
 
     /// No data is queued and none will come.
@@ -129,9 +136,10 @@ impl Channel {
     /// Drops what is queued and what will come.
     pub(crate) fn discard(&mut self) {
         self.discard = true;
-        let len = u32::try_from(self.inbox.len()).unwrap_or(u32::MAX);
-        self.consumed = self.consumed.saturating_add(len);
-        self.inbox = BytesMut::new();
+        for (_, piece) in std::mem::take(&mut self.inbox) {
+            let len = u32::try_from(piece.len()).unwrap_or(u32::MAX);
+            self.consumed = self.consumed.saturating_add(len);
+        }
     }
 
     /// What the peer should be granted now, if that is worth a message.
@@ -177,9 +185,10 @@ impl Channel {
         }
     }
 
-    pub(crate) fn queue_exit_status(&mut self, status: u32) {
+    pub(crate) fn queue_request(&mut self, kind: &'static str, wants_answer: bool, body: Vec<u8>) {
         if !self.output_ended() {
-            self.queue.push_back(Item::ExitStatus(status));
+            self.queue
+                .push_back(Item::Request(kind, wants_answer, body));
         }
     }
 
@@ -207,7 +216,9 @@ impl Channel {
     /// True if something could be sent now.
     pub(crate) fn can_send(&self) -> bool {
         match (&self.peer, self.queue.front()) {
-            (None, _) | (_, None) => false,
+            (_, None) => false,
+            (None, Some(Item::Request(..))) => self.presumed.is_some(),
+            (None, _) => false,
             (Some(peer), Some(Item::Data(..))) => peer.window > 0,
             _ => true,
         }
@@ -219,14 +230,20 @@ impl Channel {
         &mut self,
         send: impl FnOnce(&mut dyn FnMut(&mut Vec<u8>)) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let Some(peer) = &mut self.peer else {
+        if !self.can_send() {
+            return Ok(());
+        }
+        let id = self.peer.map(|peer| peer.id).or(self.presumed);
+        let Some(id) = id else {
             return Ok(());
         };
-        let id = peer.id;
         match self.queue.front() {
             None => Ok(()),
             Some(Item::Data(stream, _)) => {
                 let stream = *stream;
+                let Some(peer) = &mut self.peer else {
+                    return Ok(());
+                };
                 let most = run_length(&self.queue, stream);
                 let allowed = peer.window.min(peer.packet);
                 let len = u32::try_from(most).unwrap_or(u32::MAX).min(allowed);
@@ -250,15 +267,17 @@ impl Channel {
                     copy_front(queue, total, out);
                 })
             }
-            Some(Item::ExitStatus(status)) => {
-                let status = *status;
-                self.queue.pop_front();
+            Some(Item::Request(..)) => {
+                let Some(Item::Request(kind, wants_answer, body)) = self.queue.pop_front() else {
+                    return Ok(());
+                };
+                self.unanswered += u32::from(wants_answer);
                 send(&mut |out| {
                     out.put_u8(msg::CHANNEL_REQUEST);
                     out.put_u32(id);
-                    out.put_string("exit-status");
-                    out.put_bool(false);
-                    out.put_u32(status);
+                    out.put_string(kind);
+                    out.put_bool(wants_answer);
+                    out.put(&body);
                 })
             }
             Some(Item::Eof) => {

@@ -1,7 +1,8 @@
-//! Settings of a server.
+//! Settings of either side.
 
 use std::time::Duration;
 
+use crate::algo::Side;
 use crate::rsa::RsaKey;
 
 /// Settings shared by connections.
@@ -10,8 +11,8 @@ pub struct Config {
     /// Identification line without line end: `SSH-2.0-` and a name of
     /// printable ASCII, at most 253 bytes (RFC 4253 §4.2).
     pub identification: String,
-    /// The host key.
-    pub host_key: RsaKey,
+    /// A server has one.
+    host_key: Option<RsaKey>,
     /// Time from the start of a connection to its authentication.
     pub login_deadline: Duration,
     /// Bytes the peer may send ahead on a channel.
@@ -32,13 +33,34 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults: 2 min to log in, 2 MiB per channel and 64 MiB in all,
+    /// A server's defaults: 2 min to log in, 2 MiB per channel and 64 MiB in all,
     /// 4096 channels, new keys after 1 GiB (RFC 4253 §9) or an hour, no
     /// questions.
     #[must_use]
     pub fn new(identification: impl Into<String>, host_key: RsaKey) -> Self {
+        Self::either(identification.into(), Some(host_key))
+    }
+
+    /// A client's defaults, which are the same.
+    #[must_use]
+    pub fn client(identification: impl Into<String>) -> Self {
+        Self::either(identification.into(), None)
+    }
+
+    pub(crate) fn side(&self) -> Side {
+        match self.host_key {
+            Some(_) => Side::Server,
+            None => Side::Client,
+        }
+    }
+
+    pub(crate) fn host_key(&self) -> Option<&RsaKey> {
+        self.host_key.as_ref()
+    }
+
+    fn either(identification: String, host_key: Option<RsaKey>) -> Self {
         Self {
-            identification: identification.into(),
+            identification,
             host_key,
             login_deadline: Duration::from_secs(120),
             window: 2 << 20,

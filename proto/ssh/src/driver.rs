@@ -1,6 +1,6 @@
 //! Runs a session on a byte stream.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -33,19 +33,20 @@ const FAR: Duration = Duration::from_secs(24 * 3600);
 /// The application of one connection. Its methods are called by the task of
 /// the connection, so they must not wait.
 pub trait Handler: Send {
-    /// The client may use the connection from now on.
+    /// The client may use the connection from now on. The name is empty for
+    /// the client itself.
     fn authenticated(&mut self, conn: &Connection, user: &[u8]);
 
-    /// The client wants a channel.
+    /// The peer wants a channel.
     fn open(&mut self, opening: Opening, open: Open);
 
     /// A request on a channel; returns whether it is granted.
     fn request(&mut self, id: ChannelId, request: Request) -> bool;
 
-    /// A request about the connection.
+    /// A client's request about the connection.
     fn global(&mut self, reply: GlobalReply, request: Global);
 
-    /// The client closed a channel.
+    /// The peer closed a channel.
     fn closed(&mut self, id: ChannelId);
 }
 
@@ -58,12 +59,34 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
     H: Handler,
 {
+    let (_, end) = connect(io, config, handler)?;
+    end.await
+}
+
+/// Begins a connection. What is asked of the connection goes out while the
+/// future is polled, which resolves when the connection has ended; dropping it
+/// cuts the connection. What is asked before it is polled first goes out with
+/// the least number of round trips.
+///
+/// # Errors
+/// [`Error::Crypto`] without randomness. The future's: whatever ended the
+/// connection, unless the peer closed the stream.
+pub fn connect<IO, H>(
+    io: IO,
+    config: Arc<Config>,
+    handler: H,
+) -> Result<(Connection, impl Future<Output = Result<(), Error>>), Error>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+    H: Handler,
+{
     let session = Session::new(config, Box::new(SystemRandom), now())?;
     let shared = Arc::new(Shared::new(session));
-    let _end = End(Arc::clone(&shared));
+    let conn = Connection(Arc::clone(&shared));
+    let end = End(Arc::clone(&shared));
     let mut driver = Driver {
         io,
-        conn: Connection(Arc::clone(&shared)),
+        conn: conn.clone(),
         shared,
         handler,
         input: BytesMut::new(),
@@ -76,17 +99,21 @@ where
         events: Vec::new(),
         wakers: Vec::new(),
     };
-    let result = poll_fn(|cx| driver.poll(cx)).await;
-    if result.is_err() {
-        driver.farewell().await;
-    }
-    match result {
-        Err(Error::Disconnected { code, description }) => {
-            tracing::debug!(code, description, "client disconnected");
-            Ok(())
+    let drive = async move {
+        let _end = end;
+        let result = poll_fn(|cx| driver.poll(cx)).await;
+        if result.is_err() {
+            driver.farewell().await;
         }
-        other => other,
-    }
+        match result {
+            Err(Error::Disconnected { code, description }) => {
+                tracing::debug!(code, description, "peer disconnected");
+                Ok(())
+            }
+            other => other,
+        }
+    };
+    Ok((conn, drive))
 }
 
 fn now() -> Instant {
@@ -278,6 +305,22 @@ where
                 code,
                 description,
             } => self.opened(id, Err(OpenError::Refused { code, description })),
+            Event::Answered { id, ok } => {
+                let mut state = self.shared.lock();
+                let waiting = state.entries.get_mut(&id);
+                let waiting = waiting.and_then(|e| e.answers.pop_front());
+                drop(state);
+                if let Some(waiting) = waiting {
+                    // Nobody may wait any more.
+                    let _ = waiting.send(ok);
+                }
+            }
+            Event::GlobalAnswered(answer) => {
+                let waiting = self.shared.lock().asked.pop_front();
+                if let Some(waiting) = waiting {
+                    let _ = waiting.send(answer);
+                }
+            }
             Event::Request {
                 id,
                 request,
@@ -293,16 +336,7 @@ where
                 self.handler.global(reply, request);
             }
             Event::Closed(id) => {
-                let closed = {
-                    let mut state = self.shared.lock();
-                    state.entries.get_mut(&id).map(|entry| {
-                        entry.take_all(&mut self.wakers);
-                        entry.closed.clone()
-                    })
-                };
-                if let Some(closed) = closed {
-                    closed.cancel();
-                }
+                self.close(id);
                 self.handler.closed(id);
             }
             Event::Readable(_) | Event::Room(_) => {}
@@ -310,10 +344,28 @@ where
         Ok(())
     }
 
-    fn opened(&self, id: ChannelId, result: Result<(), OpenError>) {
+    /// Tells everybody who waits for a channel that it is no more.
+    fn close(&mut self, id: ChannelId) {
+        let closed = {
+            let mut state = self.shared.lock();
+            state.entries.get_mut(&id).map(|entry| {
+                entry.answers.clear();
+                entry.take_all(&mut self.wakers);
+                entry.closed.clone()
+            })
+        };
+        if let Some(closed) = closed {
+            closed.cancel();
+        }
+    }
+
+    fn opened(&mut self, id: ChannelId, result: Result<(), OpenError>) {
         let mut state = self.shared.lock();
         let waiting = state.entries.get_mut(&id).and_then(|e| e.opening.take());
         drop(state);
+        if result.is_err() {
+            self.close(id);
+        }
         if let Some(waiting) = waiting {
             // Nobody may wait any more.
             let _ = waiting.send(result);

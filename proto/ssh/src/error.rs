@@ -67,7 +67,13 @@ pub enum Error {
     /// Too many refused attempts to authenticate.
     #[error("too many authentication attempts")]
     Authentication,
-    /// The peer makes the server queue more than it may.
+    /// The server wants more than that the method `none` is asked for.
+    #[error("the server refused the login")]
+    Refused,
+    /// The server does not number channels as its identification promises.
+    #[error("unexpected number of a channel")]
+    ChannelNumber,
+    /// The peer makes this side queue more than it may.
     #[error("too many unanswered {0}")]
     TooMany(&'static str),
     /// The peer was too slow.
@@ -102,13 +108,14 @@ impl Error {
             | Self::Unexpected(_)
             | Self::UnknownChannel { .. }
             | Self::Window
+            | Self::ChannelNumber
             | Self::TooMany(_) => reason::PROTOCOL_ERROR,
             Self::Integrity => reason::MAC_ERROR,
             Self::NoCommonAlgorithm(_) | Self::KeyExchange(_) | Self::Crypto(_) => {
                 reason::KEY_EXCHANGE_FAILED
             }
             Self::UnknownService => reason::SERVICE_NOT_AVAILABLE,
-            Self::Authentication => reason::NO_MORE_AUTH_METHODS,
+            Self::Authentication | Self::Refused => reason::NO_MORE_AUTH_METHODS,
             Self::Deadline(_) => reason::CONNECTION_LOST,
             Self::Closed => reason::BY_APPLICATION,
             Self::Disconnected { .. } | Self::Io(_) => return None,

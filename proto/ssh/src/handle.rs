@@ -1,7 +1,7 @@
 //! What the application holds of a connection and its channels.
 
-use std::collections::HashMap;
-use std::future::poll_fn;
+use std::collections::{HashMap, VecDeque};
+use std::future::{Future, poll_fn};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::channel::Stream;
 use crate::error::Error;
-use crate::request::{ChannelId, GlobalAnswer, OpenOut, Refusal};
+use crate::request::{ChannelId, Global, GlobalAnswer, OpenOut, Refusal, RequestOut};
 use crate::session::Session;
 
 /// The channel or the connection is closed.
@@ -21,15 +21,15 @@ use crate::session::Session;
 #[error("channel closed")]
 pub struct Gone;
 
-/// Why the client has no channel for us.
+/// Why the peer has no channel for us.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum OpenError {
-    /// The client refused.
-    #[error("client refused: {description} (code {code})")]
+    /// The peer refused.
+    #[error("peer refused: {description} (code {code})")]
     Refused {
         /// RFC 4254 §5.1.
         code: u32,
-        /// The client's words.
+        /// The peer's words.
         description: String,
     },
     /// Not authenticated yet, or too many channels.
@@ -53,6 +53,8 @@ pub(crate) struct State {
     pub(crate) entries: HashMap<ChannelId, Entry>,
     /// An error that a handle ran into; the driver ends with it.
     pub(crate) error: Option<Error>,
+    /// Who waits for answers about the connection, in order.
+    pub(crate) asked: VecDeque<oneshot::Sender<GlobalAnswer>>,
     dead: bool,
 }
 
@@ -62,6 +64,8 @@ pub(crate) struct Entry {
     pub(crate) writers: Vec<Waker>,
     pub(crate) closed: CancellationToken,
     pub(crate) opening: Option<oneshot::Sender<Result<(), OpenError>>>,
+    /// Who waits for answers to requests, in order.
+    pub(crate) answers: VecDeque<oneshot::Sender<bool>>,
 }
 
 impl Entry {
@@ -79,6 +83,7 @@ impl Shared {
                 session,
                 entries: HashMap::new(),
                 error: None,
+                asked: VecDeque::new(),
                 dead: false,
             }),
             driver: AtomicWaker::new(),
@@ -118,8 +123,10 @@ impl Shared {
         {
             let mut state = self.lock();
             state.dead = true;
+            state.asked.clear();
             for entry in state.entries.values_mut() {
                 entry.opening = None;
+                entry.answers.clear();
                 entry.take_all(&mut wakers);
             }
         }
@@ -140,6 +147,7 @@ impl Shared {
             writers: Vec::new(),
             closed: closed.clone(),
             opening,
+            answers: VecDeque::new(),
         };
         state.entries.insert(id, entry);
         Channel {
@@ -161,11 +169,26 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// Asks the client to open a channel. Dropping the future gives it up.
+    /// Asks the peer to open a channel. Dropping the future gives it up.
     ///
     /// # Errors
     /// [`OpenError`].
     pub async fn open(&self, open: &OpenOut) -> Result<Channel, OpenError> {
+        let (channel, opened) = self.begin(open)?;
+        opened.await?;
+        Ok(channel)
+    }
+
+    /// Asks the peer to open a channel. The future resolves when it has
+    /// answered. Requests made on the channel meanwhile follow as soon as the
+    /// protocol allows; data waits.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn begin(
+        &self,
+        open: &OpenOut,
+    ) -> Result<(Channel, impl Future<Output = Result<(), OpenError>> + use<>), OpenError> {
         let (answer_tx, answer) = oneshot::channel();
         let channel = {
             let mut state = self.0.lock();
@@ -184,11 +207,40 @@ impl Connection {
             }
         };
         self.0.driver.wake();
-        match answer.await {
-            Ok(Ok(())) => Ok(channel),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(OpenError::Gone),
+        let opened = async { answer.await.unwrap_or(Err(OpenError::Gone)) };
+        Ok((channel, opened))
+    }
+
+    /// Makes a request about the connection; the future resolves to the
+    /// answer.
+    ///
+    /// # Errors
+    /// [`Gone`], from either.
+    pub fn ask(
+        &self,
+        request: &Global,
+    ) -> Result<impl Future<Output = Result<GlobalAnswer, Gone>> + use<>, Gone> {
+        let (answer_tx, answer) = oneshot::channel();
+        {
+            let mut state = self.0.lock();
+            if state.dead {
+                return Err(Gone);
+            }
+            state.asked.push_back(answer_tx);
+            if let Err(error) = state.session.ask_global(request) {
+                state.error.get_or_insert(error);
+            }
         }
+        self.0.driver.wake();
+        Ok(async { answer.await.map_err(|_| Gone) })
+    }
+
+    /// Ends the connection with a farewell.
+    pub fn disconnect(&self) {
+        self.0.with(|session| {
+            session.disconnect("");
+            Err::<(), _>(Error::Closed)
+        });
     }
 }
 
@@ -225,7 +277,7 @@ impl Drop for GlobalReply {
     }
 }
 
-/// A channel the client asks for. Dropping it refuses.
+/// A channel the peer asks for. Dropping it refuses.
 #[derive(Debug)]
 pub struct Opening(Option<Channel>);
 
@@ -296,9 +348,9 @@ impl Channel {
         self.id
     }
 
-    /// The next piece the peer sent, or `None` once it has ended. Taking it
-    /// lets the peer send more. For one reader. Cancel safe.
-    pub async fn recv(&self) -> Option<Bytes> {
+    /// The next piece the peer sent and its stream, or `None` once it has
+    /// ended. Taking it lets the peer send more. For one reader. Cancel safe.
+    pub async fn recv(&self) -> Option<(Stream, Bytes)> {
         poll_fn(|cx| {
             let mut state = self.shared.lock();
             match state.session.read(self.id) {
@@ -381,12 +433,34 @@ impl Channel {
         self.queue(|session| session.eof(self.id))
     }
 
-    /// Tells how the program ended, after all data.
+    /// Makes a request to which no answer is wanted, after all data.
     ///
     /// # Errors
     /// [`Gone`].
-    pub fn exit_status(&self, status: u32) -> Result<(), Gone> {
-        self.queue(|session| session.exit_status(self.id, status))
+    pub fn request(&self, request: &RequestOut) -> Result<(), Gone> {
+        self.queue(|session| session.request(self.id, request, false))
+    }
+
+    /// Makes a request; the future resolves to whether it was granted.
+    ///
+    /// # Errors
+    /// [`Gone`], from either.
+    pub fn ask(
+        &self,
+        request: &RequestOut,
+    ) -> Result<impl Future<Output = Result<bool, Gone>> + use<>, Gone> {
+        let (answer_tx, answer) = oneshot::channel();
+        {
+            let mut state = self.shared.lock();
+            if state.dead {
+                return Err(Gone);
+            }
+            let entry = state.entries.get_mut(&self.id).ok_or(Gone)?;
+            entry.answers.push_back(answer_tx);
+            state.session.request(self.id, request, true);
+        }
+        self.shared.driver.wake();
+        Ok(async { answer.await.map_err(|_| Gone) })
     }
 
     /// Closes the channel after all data.

@@ -1,4 +1,4 @@
-//! Key exchange methods: from the client's public value to the shared secret.
+//! Key exchange methods: from public values to the shared secret.
 //!
 //! | Method | Client | Server | Secret | Source |
 //! |---|---|---|---|---|
@@ -8,7 +8,8 @@
 //! | `mlkem768x25519-sha256` | string | string | string | draft-ietf-sshm-mlkem-hybrid-kex |
 
 use ml_kem::array::Array;
-use ml_kem::ml_kem_768::EncapsulationKey;
+use ml_kem::ml_kem_768::{DecapsulationKey, EncapsulationKey};
+use ml_kem::{Decapsulate, KeyExport};
 use num_bigint::BigUint;
 use ring::digest::{self, Algorithm};
 use x25519_dalek::{PublicKey, StaticSecret};
@@ -20,6 +21,7 @@ use crate::wire::{Reader, Write};
 
 /// Sizes in bytes for ML-KEM-768 (FIPS 203 table 3) and X25519.
 const MLKEM_KEY: usize = 1184;
+const MLKEM_TEXT: usize = 1088;
 const X25519: usize = 32;
 /// Bytes of a Diffie-Hellman exponent: twice the strongest cipher's key.
 const DH_EXPONENT: usize = 64;
@@ -123,16 +125,21 @@ pub(crate) fn run(kex: Kex, message: &[u8], random: &mut Stock) -> Result<Exchan
     })
 }
 
-fn x25519(client: &[u8], random: &mut Stock) -> Result<([u8; X25519], [u8; X25519]), Error> {
+/// RFC 8731 §3: the all-zero value must be refused.
+fn x25519_shared(secret: &StaticSecret, theirs: &[u8]) -> Result<[u8; X25519], Error> {
     const INVALID: Error = Error::KeyExchange("invalid X25519 value");
-    let client: [u8; X25519] = client.try_into().map_err(|_| INVALID)?;
-    let secret = StaticSecret::from(random.array::<X25519>()?);
-    let shared = secret.diffie_hellman(&PublicKey::from(client));
-    // RFC 8731 §3: the all-zero value must be refused.
+    let theirs: [u8; X25519] = theirs.try_into().map_err(|_| INVALID)?;
+    let shared = secret.diffie_hellman(&PublicKey::from(theirs));
     if !shared.was_contributory() {
         return Err(INVALID);
     }
-    Ok((PublicKey::from(&secret).to_bytes(), shared.to_bytes()))
+    Ok(shared.to_bytes())
+}
+
+fn x25519(client: &[u8], random: &mut Stock) -> Result<([u8; X25519], [u8; X25519]), Error> {
+    let secret = StaticSecret::from(random.array::<X25519>()?);
+    let shared = x25519_shared(&secret, client)?;
+    Ok((PublicKey::from(&secret).to_bytes(), shared))
 }
 
 fn hybrid(client: &[u8], random: &mut Stock) -> Result<(Vec<u8>, Vec<u8>), Error> {
@@ -144,10 +151,15 @@ fn hybrid(client: &[u8], random: &mut Stock) -> Result<(Vec<u8>, Vec<u8>), Error
     let (ciphertext, key) = kem.encapsulate_deterministic(&Array(random.array::<32>()?));
     let mut server = ciphertext.to_vec();
     server.put(&public);
+    Ok((server, combine(&key, &classic)))
+}
+
+/// The secret of the hybrid method.
+fn combine(kem: &[u8], classic: &[u8]) -> Vec<u8> {
     let mut context = digest::Context::new(&digest::SHA256);
-    context.update(&key);
-    context.update(&classic);
-    Ok((server, context.finish().as_ref().to_vec()))
+    context.update(kem);
+    context.update(classic);
+    context.finish().as_ref().to_vec()
 }
 
 /// One function per NIST curve; `$mask` cuts the first byte of a draw to the
@@ -194,6 +206,86 @@ fn group14(e: &BigUint, random: &mut Stock) -> Result<(BigUint, BigUint), Error>
     Ok((f, e.modpow(&y, &p)))
 }
 
+/// A client's part of an exchange that awaits the server's.
+pub(crate) struct Attempt {
+    /// Encoded for the exchange hash and the first message.
+    client: Vec<u8>,
+    secret: Secret,
+}
+
+/// What the client keeps to itself.
+enum Secret {
+    Hybrid(Box<DecapsulationKey>, StaticSecret),
+    X25519(StaticSecret),
+    NistP256(Box<p256::SecretKey>),
+}
+
+impl Attempt {
+    /// Draws the client's values for a method that clients offer.
+    pub(crate) fn new(kex: Kex, random: &mut Stock) -> Result<Self, Error> {
+        let (client, secret) = match kex {
+            Kex::MlKem768X25519 => {
+                let kem = DecapsulationKey::from_seed(Array(random.array::<64>()?));
+                let curve = StaticSecret::from(random.array::<X25519>()?);
+                let mut client = kem.encapsulation_key().to_bytes().to_vec();
+                client.put(PublicKey::from(&curve).as_bytes());
+                (client, Secret::Hybrid(Box::new(kem), curve))
+            }
+            Kex::Curve25519 => {
+                let secret = StaticSecret::from(random.array::<X25519>()?);
+                let client = PublicKey::from(&secret).as_bytes().to_vec();
+                (client, Secret::X25519(secret))
+            }
+            Kex::NistP256 => {
+                let scalar = random.array::<32>()?;
+                // Fails with less than 2^-30.
+                let secret = p256::SecretKey::from_slice(&scalar)
+                    .map_err(|_| Error::Crypto("no scalar in the range"))?;
+                let client = p256::Sec1Point::from(secret.public_key());
+                (
+                    client.as_bytes().to_vec(),
+                    Secret::NistP256(Box::new(secret)),
+                )
+            }
+            _ => return Err(Error::NoCommonAlgorithm("key exchange")),
+        };
+        Ok(Self {
+            client: as_string(&client),
+            secret,
+        })
+    }
+
+    /// What goes into the first message, after its number.
+    pub(crate) fn message(&self) -> &[u8] {
+        &self.client
+    }
+
+    /// Takes the server's value.
+    pub(crate) fn finish(self, server: &[u8]) -> Result<Exchange, Error> {
+        let secret = match self.secret {
+            Secret::Hybrid(kem, curve) => {
+                const INVALID: Error = Error::KeyExchange("invalid ML-KEM ciphertext");
+                let (ciphertext, public) = server.split_at_checked(MLKEM_TEXT).ok_or(INVALID)?;
+                let ciphertext = Array::try_from(ciphertext).map_err(|_| INVALID)?;
+                let key = kem.decapsulate(&ciphertext);
+                let classic = x25519_shared(&curve, public)?;
+                as_string(&combine(&key, &classic))
+            }
+            Secret::X25519(secret) => as_mpint(&x25519_shared(&secret, server)?),
+            Secret::NistP256(secret) => {
+                let server = p256::PublicKey::from_sec1_bytes(server)
+                    .map_err(|_| Error::KeyExchange("invalid ECDH value"))?;
+                as_mpint(secret.diffie_hellman(&server).raw_secret_bytes())
+            }
+        };
+        Ok(Exchange {
+            client: self.client,
+            server: as_string(server),
+            secret,
+        })
+    }
+}
+
 /// Derives `len` bytes for the letter `letter` (RFC 4253 §7.2). `secret` is
 /// encoded.
 pub(crate) fn derive(
@@ -224,6 +316,7 @@ pub(crate) fn derive(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::algo::Named as _;
     use crate::random::{Random, SystemRandom};
 
     fn stock() -> Stock {
@@ -295,6 +388,22 @@ mod tests {
         ] {
             assert!(run(kex, &message, &mut stock()).is_err(), "{kex:?}");
         }
+    }
+
+    #[test]
+    fn clients_agree_with_servers() {
+        for (_, kex) in Kex::CLIENT {
+            let attempt = Attempt::new(*kex, &mut stock()).unwrap();
+            let here = run(*kex, attempt.message(), &mut stock()).unwrap();
+            let there = attempt.finish(field(&here.server)).unwrap();
+            assert_eq!(here.secret, there.secret);
+            assert_eq!((here.client, here.server), (there.client, there.server));
+            for wrong in [&[][..], &[4; 65], &[0; 32], &[0; 1120]] {
+                let attempt = Attempt::new(*kex, &mut stock()).unwrap();
+                assert!(attempt.finish(wrong).is_err(), "{kex:?}");
+            }
+        }
+        assert!(Attempt::new(Kex::NistP521, &mut stock()).is_err());
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! The server's side of SSH: transport, authentication, connections.
+//! SSH: transport, authentication, connections; for servers and clients.
 //!
-//! [`Session`] is the protocol without I/O; [`serve`] runs it on a byte
-//! stream and hands out [`Channel`]s. There is one task per connection and
-//! none per packet.
+//! [`Session`] is the protocol without I/O, for either side; [`serve`] and
+//! [`connect`] run it on a byte stream and hand out [`Channel`]s. There is one
+//! task per connection and none per packet.
 //!
 //! ```text
 //! bytes ─▶ identification ─▶ packets ─▶ key exchange    ─▶ events ─▶ Handler
@@ -15,10 +15,21 @@
 //! queue a little and then waits for the peer. A channel nobody reads stops
 //! its own sender and no other.
 //!
-//! Sources: RFC 4250 to 4254, 5656, 6668, 8268, 8308, 8332, 8731;
+//! A client needs three round trips to the output of a command, the one of
+//! the byte stream included:
+//!
+//! ```text
+//! client ── identification, KEXINIT, guessed KEX_CLIENT ──▶
+//!        ◀── identification, KEXINIT, KEX_REPLY, NEWKEYS ── server
+//! client ── NEWKEYS, service, login, channel, requests ───▶
+//!        ◀── answers, output, exit status ──────────────── server
+//! ```
+//!
+//! Sources: RFC 4250 to 4254, 5656, 6668, 8268, 8308, 8332, 8709, 8731;
 //! draft-ietf-sshm-mlkem-hybrid-kex; OpenSSH's PROTOCOL and
 //! PROTOCOL.chacha20poly1305. Compression is not offered, and peers are
-//! authenticated before SSH begins: the method `none` succeeds.
+//! authenticated before SSH begins: the method `none` succeeds, and a client
+//! checks that the server holds its host key but not which key that is.
 
 mod algo;
 mod channel;
@@ -27,9 +38,11 @@ mod config;
 mod driver;
 mod error;
 mod handle;
+mod hostkey;
 mod kex;
 mod msg;
 mod random;
+mod relay;
 mod request;
 mod rsa;
 mod session;
@@ -38,10 +51,11 @@ mod wire;
 
 pub use channel::Stream;
 pub use config::Config;
-pub use driver::{Handler, serve};
+pub use driver::{Handler, connect, serve};
 pub use error::{Deadline, Error};
 pub use handle::{Channel, Connection, GlobalReply, Gone, OpenError, Opening};
 pub use random::{Random, SystemRandom};
-pub use request::{ChannelId, Global, GlobalAnswer, Open, OpenOut, Refusal, Request};
+pub use relay::relay;
+pub use request::{ChannelId, Global, GlobalAnswer, Open, OpenOut, Refusal, Request, RequestOut};
 pub use rsa::RsaKey;
 pub use session::{Event, Session};

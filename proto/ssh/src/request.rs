@@ -1,18 +1,20 @@
-//! What a client asks for, as the application sees it.
+//! What the sides ask of each other, as the application sees it.
 
+use crate::algo::Side;
 use crate::error::Error;
-use crate::wire::Reader;
+use crate::wire::{Reader, Write};
 
 /// Our number of a channel. Not used again within a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelId(pub(crate) u32);
 
-/// A channel the client wants to open.
+/// A channel the peer wants to open.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Open {
-    /// RFC 4254 §6.1.
+    /// A client's: RFC 4254 §6.1.
     Session,
-    /// RFC 4254 §7.2.
+    /// A client's: RFC 4254 §7.2.
     DirectTcpip {
         /// Host to connect to.
         host: String,
@@ -23,16 +25,45 @@ pub enum Open {
         /// Port of the originator.
         originator_port: u32,
     },
-    /// OpenSSH's PROTOCOL §2.4.
+    /// A client's: OpenSSH's PROTOCOL §2.4.
     DirectStreamlocal {
         /// Socket to connect to.
         path: Vec<u8>,
     },
+    /// A server's: RFC 4254 §7.2.
+    ForwardedTcpip {
+        /// The address the server listens on.
+        address: String,
+        /// The port the server listens on.
+        port: u32,
+        /// Where the connection to the server came from.
+        originator: String,
+        /// Port of the originator.
+        originator_port: u32,
+    },
+    /// A server's: a connection to the client's SSH agent.
+    Agent,
 }
 
 impl Open {
-    /// `None` for a type that is not served.
-    pub(crate) fn parse(kind: &str, mut reader: Reader<'_>) -> Result<Option<Self>, Error> {
+    /// `None` for a type that `side` does not serve.
+    pub(crate) fn parse(
+        side: Side,
+        kind: &str,
+        mut reader: Reader<'_>,
+    ) -> Result<Option<Self>, Error> {
+        if side == Side::Client {
+            return Ok(Some(match kind {
+                "forwarded-tcpip" => Self::ForwardedTcpip {
+                    address: text(reader.string()?),
+                    port: reader.u32()?,
+                    originator: text(reader.string()?),
+                    originator_port: reader.u32()?,
+                },
+                "auth-agent@openssh.com" => Self::Agent,
+                _ => return Ok(None),
+            }));
+        }
         Ok(Some(match kind {
             "session" => Self::Session,
             "direct-tcpip" => Self::DirectTcpip {
@@ -62,9 +93,22 @@ pub enum Refusal {
     ResourceShortage = 4,
 }
 
-/// A channel the server opens.
+/// A channel to open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OpenOut {
+    /// For clients: RFC 4254 §6.1.
+    Session,
+    /// For clients: RFC 4254 §7.2.
+    DirectTcpip {
+        /// Host to connect to.
+        host: String,
+        /// Port to connect to.
+        port: u16,
+        /// Where the connection came from.
+        originator: String,
+        /// Port of the originator.
+        originator_port: u16,
+    },
     /// RFC 4254 §7.2.
     ForwardedTcpip {
         /// The address the client asked to listen on.
@@ -92,7 +136,137 @@ pub enum OpenOut {
     Agent,
 }
 
-/// A request on a channel.
+impl OpenOut {
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::DirectTcpip { .. } => "direct-tcpip",
+            Self::ForwardedTcpip { .. } => "forwarded-tcpip",
+            Self::ForwardedStreamlocal { .. } => "forwarded-streamlocal@openssh.com",
+            Self::X11 { .. } => "x11",
+            Self::Agent => "auth-agent@openssh.com",
+        }
+    }
+
+    /// What is particular to the kind.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::DirectTcpip {
+                host: address,
+                port,
+                originator,
+                originator_port,
+            }
+            | Self::ForwardedTcpip {
+                address,
+                port,
+                originator,
+                originator_port,
+            } => {
+                out.put_string(address);
+                out.put_u32(u32::from(*port));
+                out.put_string(originator);
+                out.put_u32(u32::from(*originator_port));
+            }
+            Self::ForwardedStreamlocal { path } => {
+                out.put_string(path);
+                out.put_string("");
+            }
+            Self::X11 {
+                originator,
+                originator_port,
+            } => {
+                out.put_string(originator);
+                out.put_u32(u32::from(*originator_port));
+            }
+            Self::Session | Self::Agent => {}
+        }
+    }
+}
+
+/// A request to make on a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RequestOut {
+    /// RFC 4254 §6.2, with no modes.
+    Pty {
+        /// Value of `TERM`.
+        term: String,
+        /// Width in characters.
+        cols: u32,
+        /// Height in characters.
+        rows: u32,
+    },
+    /// RFC 4254 §6.7.
+    WindowChange {
+        /// Width in characters.
+        cols: u32,
+        /// Height in characters.
+        rows: u32,
+    },
+    /// RFC 4254 §6.4.
+    Env {
+        /// Name of the variable.
+        name: String,
+        /// Its value.
+        value: String,
+    },
+    /// `auth-agent-req@openssh.com`.
+    Agent,
+    /// RFC 4254 §6.5.
+    Shell,
+    /// RFC 4254 §6.5.
+    Exec(String),
+    /// RFC 4254 §6.9: name without `SIG`.
+    Signal(String),
+    /// A server's: how the program ended (RFC 4254 §6.10).
+    ExitStatus(u32),
+}
+
+impl RequestOut {
+    /// Its name, and what is particular to it.
+    pub(crate) fn encode(&self) -> (&'static str, Vec<u8>) {
+        let mut out = Vec::new();
+        let kind = match self {
+            Self::Pty { term, cols, rows } => {
+                out.put_string(term);
+                for size in [*cols, *rows, 0, 0] {
+                    out.put_u32(size);
+                }
+                // No modes; their list still has an end.
+                out.put_string([0]);
+                "pty-req"
+            }
+            Self::WindowChange { cols, rows } => {
+                for size in [*cols, *rows, 0, 0] {
+                    out.put_u32(size);
+                }
+                "window-change"
+            }
+            Self::Env { name, value } => {
+                out.put_string(name);
+                out.put_string(value);
+                "env"
+            }
+            Self::Agent => "auth-agent-req@openssh.com",
+            Self::Shell => "shell",
+            Self::Exec(command) => {
+                out.put_string(command);
+                "exec"
+            }
+            Self::Signal(name) => {
+                out.put_string(name);
+                "signal"
+            }
+            Self::ExitStatus(status) => {
+                out.put_u32(*status);
+                "exit-status"
+            }
+        };
+        (kind, out)
+    }
+}
+
+/// A request of the peer on a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Request {
@@ -144,6 +318,11 @@ pub enum Request {
     Signal(Vec<u8>),
     /// `keepalive@openssh.com`.
     Keepalive,
+    /// A server's: how the program ended (RFC 4254 §6.10).
+    ExitStatus(u32),
+    /// A server's: the signal that ended the program, without `SIG` (RFC 4254
+    /// §6.10).
+    ExitSignal(String),
     /// Anything else, `break` among it.
     Other(String),
 }
@@ -201,12 +380,14 @@ impl Request {
             "subsystem" => Self::Subsystem(reader.string()?.to_vec()),
             "signal" => Self::Signal(reader.string()?.to_vec()),
             "keepalive@openssh.com" => Self::Keepalive,
+            "exit-status" => Self::ExitStatus(reader.u32()?),
+            "exit-signal" => Self::ExitSignal(text(reader.string()?)),
             other => Self::Other(other.to_owned()),
         })
     }
 }
 
-/// A request about the connection.
+/// A request of a client about the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Global {
     /// RFC 4254 §7.1.
@@ -236,8 +417,15 @@ pub enum Global {
 }
 
 impl Global {
-    /// `None` for a request that is not served.
-    pub(crate) fn parse(kind: &str, mut reader: Reader<'_>) -> Result<Option<Self>, Error> {
+    /// `None` for a request that is not served; clients serve none.
+    pub(crate) fn parse(
+        side: Side,
+        kind: &str,
+        mut reader: Reader<'_>,
+    ) -> Result<Option<Self>, Error> {
+        if side == Side::Client {
+            return Ok(None);
+        }
         Ok(Some(match kind {
             "tcpip-forward" => Self::TcpipForward {
                 address: text(reader.string()?),
@@ -255,6 +443,30 @@ impl Global {
             },
             _ => return Ok(None),
         }))
+    }
+}
+
+impl Global {
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::TcpipForward { .. } => "tcpip-forward",
+            Self::CancelTcpipForward { .. } => "cancel-tcpip-forward",
+            Self::StreamlocalForward { .. } => "streamlocal-forward@openssh.com",
+            Self::CancelStreamlocalForward { .. } => "cancel-streamlocal-forward@openssh.com",
+        }
+    }
+
+    /// What is particular to the kind.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::TcpipForward { address, port } | Self::CancelTcpipForward { address, port } => {
+                out.put_string(address);
+                out.put_u32(*port);
+            }
+            Self::StreamlocalForward { path } | Self::CancelStreamlocalForward { path } => {
+                out.put_string(path);
+            }
+        }
     }
 }
 

@@ -10,7 +10,8 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use num_bigint::BigUint;
 use ring::digest::{self, Algorithm};
 
-use crate::wire::Write;
+use crate::error::Error;
+use crate::wire::{Reader, Write};
 
 /// Name of the key type.
 const KEY_TYPE: &str = "ssh-rsa";
@@ -24,6 +25,8 @@ const SHA512_INFO: &[u8] =
 
 /// Smallest modulus that holds a signature, in bits; far below what is safe.
 const SMALLEST: u64 = 1024;
+/// Largest modulus of a peer, in bits: its cost grows with the square.
+const LARGEST: u64 = 16_384;
 
 /// Signature algorithm of an RSA key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,15 +121,7 @@ impl RsaKey {
     /// wrong, which would give the key away.
     pub(crate) fn sign(&self, scheme: Scheme, message: &[u8]) -> Option<Vec<u8>> {
         let len = usize::try_from(self.n.bits().div_ceil(8)).ok()?;
-        let (algorithm, info) = scheme.parts();
-        let digest = digest::digest(algorithm, message);
-        let padding = len.checked_sub(3 + info.len() + digest.as_ref().len())?;
-        let mut encoded = vec![0, 1];
-        encoded.resize(2 + padding, 0xff);
-        encoded.push(0);
-        encoded.extend_from_slice(info);
-        encoded.extend_from_slice(digest.as_ref());
-        let m = BigUint::from_bytes_be(&encoded);
+        let m = encode(scheme, message, len)?;
         let s1 = m.modpow(&self.dp, &self.p);
         let s2 = m.modpow(&self.dq, &self.q);
         let difference = (&s1 + &self.p - (&s2 % &self.p)) % &self.p;
@@ -144,6 +139,43 @@ impl RsaKey {
     }
 }
 
+/// The number that is signed (EMSA-PKCS1-v1_5, RFC 8017 §9.2), for a modulus
+/// of `len` bytes.
+fn encode(scheme: Scheme, message: &[u8], len: usize) -> Option<BigUint> {
+    let (algorithm, info) = scheme.parts();
+    let digest = digest::digest(algorithm, message);
+    let padding = len.checked_sub(3 + info.len() + digest.as_ref().len())?;
+    let mut encoded = vec![0, 1];
+    encoded.resize(2 + padding, 0xff);
+    encoded.push(0);
+    encoded.extend_from_slice(info);
+    encoded.extend_from_slice(digest.as_ref());
+    Some(BigUint::from_bytes_be(&encoded))
+}
+
+/// Whether the blob `signature` is that of `message` by the public key in
+/// `key`.
+pub(crate) fn verify(
+    scheme: Scheme,
+    key: &[u8],
+    message: &[u8],
+    signature: &[u8],
+) -> Result<bool, Error> {
+    let mut reader = Reader::new(key, "host key");
+    if reader.name()? != KEY_TYPE {
+        return Ok(false);
+    }
+    let (e, n) = (reader.positive()?, reader.positive()?);
+    let mut reader = Reader::new(signature, "signature");
+    if reader.name()? != scheme.name() {
+        return Ok(false);
+    }
+    let s = BigUint::from_bytes_be(reader.string()?);
+    let sizes_fit = (SMALLEST..=LARGEST).contains(&n.bits()) && e.bits() <= 64 && s < n;
+    let len = usize::try_from(n.bits().div_ceil(8)).unwrap_or(0);
+    Ok(sizes_fit && encode(scheme, message, len) == Some(s.modpow(&e, &n)))
+}
+
 impl std::fmt::Debug for RsaKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RsaKey")
@@ -155,7 +187,6 @@ impl std::fmt::Debug for RsaKey {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::wire::Reader;
 
     /// 2^607−1 and 2^521−1 are prime (Mersenne); their product has 1128 bits.
     pub(crate) fn key() -> RsaKey {
@@ -176,6 +207,16 @@ pub(crate) mod tests {
                 let opened = BigUint::from_bytes_be(signature).modpow(&key.e, &key.n);
                 let digest = digest::digest(scheme.parts().0, &i.to_be_bytes());
                 assert!(opened.to_bytes_be().ends_with(digest.as_ref()));
+                let check = |key: &[u8], i: u32, blob: &[u8]| {
+                    verify(scheme, key, &i.to_be_bytes(), blob).unwrap_or(false)
+                };
+                let public = key.public_blob();
+                assert!(check(&public, i, &blob));
+                assert!(!check(&public, i + 1, &blob));
+                assert!(!check(&public[..50], i, &blob));
+                let mut altered = blob.clone();
+                *altered.last_mut().unwrap() ^= 1;
+                assert!(!check(&public, i, &altered));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The server's side of one connection, without I/O.
+//! One side of a connection, without I/O.
 //!
 //! Give it what arrives ([`Session::handle_input`]), send what it has
 //! ([`Session::output`]), look at what happened ([`Session::poll_event`]) and
@@ -7,7 +7,10 @@
 //! may still be sent.
 
 mod connection;
+mod join;
 mod login;
+#[cfg(test)]
+mod pairs;
 #[cfg(test)]
 mod tests;
 
@@ -17,12 +20,13 @@ use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::channel::Channel;
+use crate::algo::Side;
+use crate::channel::{Channel, Stream};
 use crate::config::Config;
 use crate::error::{Deadline, Error, reason};
 use crate::msg;
 use crate::random::{Random, Stock};
-use crate::request::{ChannelId, Global, Open, Refusal, Request};
+use crate::request::{ChannelId, Global, GlobalAnswer, Open, Refusal, Request};
 use crate::transport::Transport;
 use crate::wire::{Reader, Write};
 
@@ -38,12 +42,12 @@ const LONGEST_TEXT: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// The peer may use the connection. The user name is any bytes.
+    /// The client may use the connection. The user name is any bytes.
     Authenticated {
         /// As the client sent it.
         user: Vec<u8>,
     },
-    /// The client wants a channel: [`Session::accept`] or
+    /// The peer wants a channel: [`Session::accept`] or
     /// [`Session::refuse`] it.
     Open {
         /// The channel to be.
@@ -53,13 +57,13 @@ pub enum Event {
     },
     /// A channel of [`Session::open`] is open.
     Opened(ChannelId),
-    /// The client does not want a channel of [`Session::open`].
+    /// The peer does not want a channel of [`Session::open`].
     Refused {
         /// The channel that is not.
         id: ChannelId,
         /// RFC 4254 §5.1.
         code: u32,
-        /// The client's words.
+        /// The peer's words.
         description: String,
     },
     /// A request: answer it by [`Session::answer`] if `wants_answer`, in the
@@ -69,9 +73,20 @@ pub enum Event {
         id: ChannelId,
         /// What it is.
         request: Request,
-        /// The client waits for an answer.
+        /// The peer waits for an answer.
         wants_answer: bool,
     },
+    /// The answer to the oldest unanswered request of [`Session::request`] on
+    /// that channel that wanted one.
+    Answered {
+        /// Its channel.
+        id: ChannelId,
+        /// Whether it was granted.
+        ok: bool,
+    },
+    /// The answer to the oldest unanswered request of
+    /// [`Session::ask_global`].
+    GlobalAnswered(GlobalAnswer),
     /// A request about the connection: [`Session::answer_global`], in any
     /// order.
     Global {
@@ -91,14 +106,16 @@ pub enum Event {
 
 /// Which messages are possible.
 enum Phase {
-    /// Before `ssh-userauth` was asked for.
+    /// A client's, until the server has let it in.
+    Joining,
+    /// A server's, before `ssh-userauth` was asked for.
     Service,
-    /// Refused attempts so far.
+    /// A server's: refused attempts so far.
     Login(u32),
     Connection,
 }
 
-/// The server's side of one connection.
+/// One side of a connection.
 pub struct Session {
     config: Arc<Config>,
     now: Instant,
@@ -112,6 +129,10 @@ pub struct Session {
     line: VecDeque<u32>,
     globals: VecDeque<connection::PendingGlobal>,
     next_global: u64,
+    /// Questions about the connection that the peer has not answered.
+    asked: VecDeque<connection::Asked>,
+    /// The first key exchange is over and was made use of.
+    under_way: bool,
     events: VecDeque<Event>,
     heard_at: Instant,
     asked_at: Option<Instant>,
@@ -129,29 +150,41 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    /// A connection that begins now.
+    /// A connection that begins now: a server's if the settings have a host
+    /// key. A client asks for all it wants without waiting for answers, as
+    /// much as the protocol allows.
     ///
     /// # Errors
     /// [`Error::Crypto`] without randomness.
     pub fn new(config: Arc<Config>, random: Box<dyn Random>, now: Instant) -> Result<Self, Error> {
-        Ok(Self {
+        let side = config.side();
+        let mut this = Self {
             transport: Transport::new(&config, Stock::new(random), now)?,
             login_deadline: now + config.login_deadline,
             config,
             now,
-            phase: Phase::Service,
+            phase: match side {
+                Side::Server => Phase::Service,
+                Side::Client => Phase::Joining,
+            },
             channels: HashMap::new(),
             next_channel: 0,
             granted: 0,
             line: VecDeque::new(),
             globals: VecDeque::new(),
             next_global: 0,
+            asked: VecDeque::new(),
+            under_way: false,
             events: VecDeque::new(),
             heard_at: now,
             asked_at: None,
             unanswered: 0,
             failed: false,
-        })
+        };
+        if side == Side::Client {
+            this.ask_to_join()?;
+        }
+        Ok(this)
     }
 
     /// Handles the packets at the front of `input` and removes them. The rest
@@ -212,6 +245,7 @@ impl Session {
         }
         match self.phase {
             Phase::Connection => self.handle_connection(number, seq, body),
+            Phase::Joining => self.handle_joining(number, seq, body),
             _ => self.handle_login(number, seq, body),
         }
     }
@@ -256,7 +290,8 @@ impl Session {
     /// True if [`Session::output`] would have something.
     #[must_use]
     pub fn has_output(&self) -> bool {
-        !self.transport.out.is_empty() || (!self.line.is_empty() && self.transport.may_send())
+        let sending = !self.line.is_empty() || !self.under_way;
+        !self.transport.out.is_empty() || (sending && self.transport.may_send())
     }
 
     /// What is left to be sent after an error.
@@ -266,6 +301,7 @@ impl Session {
 
     fn fill(&mut self) -> Result<(), Error> {
         self.transport.maybe_rekey(&self.config, self.now)?;
+        self.get_under_way();
         while self.transport.out.len() < OUTPUT_TARGET && self.transport.may_send() {
             let Some(id) = self.line.pop_front() else {
                 break;
@@ -325,6 +361,7 @@ impl Session {
         }
         self.unanswered += 1;
         self.asked_at = Some(self.now);
+        self.asked.push_back(connection::Asked::Keepalive);
         self.transport.send(|out| {
             out.put_u8(msg::GLOBAL_REQUEST);
             out.put_string("keepalive@openssh.com");
@@ -360,7 +397,7 @@ impl Session {
         }
     }
 
-    /// Opens a channel the client asked for.
+    /// Opens a channel the peer asked for.
     ///
     /// # Errors
     /// Whatever ends the connection.
@@ -381,7 +418,7 @@ impl Session {
         self.note(result)
     }
 
-    /// Refuses a channel the client asked for.
+    /// Refuses a channel the peer asked for.
     ///
     /// # Errors
     /// Whatever ends the connection.
@@ -420,7 +457,7 @@ impl Session {
     ///
     /// # Errors
     /// Whatever ends the connection.
-    pub fn read(&mut self, id: ChannelId) -> Result<Option<Bytes>, Error> {
+    pub fn read(&mut self, id: ChannelId) -> Result<Option<(Stream, Bytes)>, Error> {
         let piece = self.channels.get_mut(&id.0).and_then(Channel::take);
         if piece.is_some() {
             let result = self.regrant(id.0);

@@ -1,9 +1,9 @@
 //! The transport layer (RFC 4253): identification, packets, key exchange.
 //!
 //! ```text
-//! Idle ──our KEXINIT──▶ Sent ──theirs──▶ Agreed ──KEX_CLIENT──▶ NewKeys
-//!   ▲                                             reply, NEWKEYS   │
-//!   └──────────────────────── NEWKEYS ─────────────────────────────┘
+//! Idle ──our KEXINIT──▶ Sent ──theirs──▶ Agreed (server) ──KEX_CLIENT──▶ NewKeys
+//!   ▲                            └─────▶ Asked (client) ──KEX_REPLY──▶ ┘  │
+//!   └─────────────────────────────── NEWKEYS ─────────────────────────────┘
 //! ```
 //!
 //! From our KEXINIT to our NEWKEYS nothing else may be sent: channel data is
@@ -12,19 +12,22 @@
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
-use ring::digest;
+use ring::digest::{self, Digest};
 
-use crate::algo::{self, Agreed};
+use crate::algo::{self, Agreed, Named as _, Side};
 use crate::cipher::{KeyMaterial, LARGEST_TAG, LENGTH, Opener, Sealer};
 use crate::config::Config;
 use crate::error::{Deadline, Error};
-use crate::kex;
+use crate::hostkey::{self, Algorithm};
+use crate::kex::{self, Attempt, Exchange};
 use crate::msg;
 use crate::random::Stock;
-use crate::wire::Write;
+use crate::wire::{Reader, Write};
 
 /// Longest identification line (RFC 4253 §4.2).
 const LONGEST_LINE: usize = 255;
+/// Most lines a server may send before its identification.
+const PREFACE: usize = 64;
 /// Longest packet of a peer that has not authenticated (RFC 4253 §6.1).
 const LONGEST_EARLY_PACKET: u32 = 35_000;
 /// Longest packet of all: our largest grant and room for any request.
@@ -43,22 +46,38 @@ enum Kex {
     Idle,
     Sent {
         ours: Vec<u8>,
+        /// A client's first message, sent before the server has spoken.
+        guess: Option<Box<Attempt>>,
     },
+    /// A server awaits the client's message.
     Agreed {
-        ours: Vec<u8>,
-        theirs: Vec<u8>,
-        agreed: Agreed,
+        terms: Terms,
         skip: bool,
+    },
+    /// A client awaits the server's reply.
+    Asked {
+        terms: Terms,
+        attempt: Box<Attempt>,
     },
     NewKeys {
         opener: Box<Opener>,
     },
 }
 
+/// What both sides have said before the exchange proper.
+struct Terms {
+    ours: Vec<u8>,
+    theirs: Vec<u8>,
+    agreed: Agreed,
+}
+
 /// The transport layer of one connection.
 pub(crate) struct Transport {
+    side: Side,
     random: Stock,
-    client_line: Option<Vec<u8>>,
+    peer_line: Option<Vec<u8>>,
+    /// Other lines a server may still send before its identification.
+    preface: usize,
     kex: Kex,
     kex_since: Instant,
     session_id: Option<Vec<u8>>,
@@ -88,13 +107,14 @@ pub(crate) struct Packet {
 }
 
 impl Transport {
-    /// Starts with our identification and KEXINIT.
-    pub(crate) fn new(config: &Config, mut random: Stock, now: Instant) -> Result<Self, Error> {
-        let mut ours = vec![msg::KEXINIT];
-        algo::write_offer(&mut ours, random.array()?);
+    /// Starts with our identification and KEXINIT; a client adds the first
+    /// message of the exchange it expects (RFC 4253 §7).
+    pub(crate) fn new(config: &Config, random: Stock, now: Instant) -> Result<Self, Error> {
         let mut this = Self {
+            side: config.side(),
             random,
-            client_line: None,
+            peer_line: None,
+            preface: PREFACE,
             kex: Kex::Idle,
             kex_since: now,
             session_id: None,
@@ -115,9 +135,20 @@ impl Transport {
         };
         this.out.put(config.identification.as_bytes());
         this.out.put(b"\r\n");
-        this.emit(|out| out.put(&ours))?;
-        this.kex = Kex::Sent { ours };
+        let guess = match this.side {
+            Side::Server => None,
+            Side::Client => {
+                let (_, kex) = algo::Kex::CLIENT[0];
+                Some(Box::new(Attempt::new(kex, &mut this.random)?))
+            }
+        };
+        this.start_kex(now, guess)?;
         Ok(this)
+    }
+
+    /// The peer's identification line, once it is known.
+    pub(crate) fn peer_line(&self) -> Option<&[u8]> {
+        self.peer_line.as_deref()
     }
 
     /// Whether messages other than those of a key exchange may be sent now.
@@ -162,28 +193,31 @@ impl Transport {
         Ok(())
     }
 
-    /// Removes the client's identification from the front of `input`.
-    /// Returns false until it is complete.
+    /// Removes the peer's identification from the front of `input`. Returns
+    /// false until it is complete.
     pub(crate) fn identify(&mut self, input: &mut BytesMut) -> Result<bool, Error> {
-        if self.client_line.is_some() {
-            return Ok(true);
-        }
-        let head = &input[..input.len().min(LONGEST_LINE)];
-        let Some(end) = head.iter().position(|b| *b == b'\n') else {
-            return if input.len() >= LONGEST_LINE {
-                Err(Error::Identification)
-            } else {
-                Ok(false)
+        while self.peer_line.is_none() {
+            let head = &input[..input.len().min(LONGEST_LINE)];
+            let Some(end) = head.iter().position(|b| *b == b'\n') else {
+                return if input.len() >= LONGEST_LINE {
+                    Err(Error::Identification)
+                } else {
+                    Ok(false)
+                };
             };
-        };
-        let line = &head[..end];
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let speaks_2 = line.starts_with(b"SSH-2.0-") || line.starts_with(b"SSH-1.99-");
-        if !speaks_2 || line.contains(&0) {
-            return Err(Error::Identification);
+            let line = &head[..end];
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            let speaks_2 = line.starts_with(b"SSH-2.0-") || line.starts_with(b"SSH-1.99-");
+            if speaks_2 && !line.contains(&0) {
+                self.peer_line = Some(line.to_vec());
+            } else if self.side == Side::Client && !line.starts_with(b"SSH-") && self.preface > 0 {
+                // RFC 4253 §4.2: a server may greet first.
+                self.preface -= 1;
+            } else {
+                return Err(Error::Identification);
+            }
+            input.advance(end + 1);
         }
-        self.client_line = Some(line.to_vec());
-        input.advance(end + 1);
         Ok(true)
     }
 
@@ -265,10 +299,15 @@ impl Transport {
                 }
                 _ => return Err(Error::Unexpected(number)),
             },
-            msg::KEX_CLIENT..=msg::KEX_LAST => match &mut self.kex {
-                Kex::Agreed { skip, .. } if *skip => *skip = false,
-                Kex::Agreed { .. } if number == msg::KEX_CLIENT => {
-                    self.exchange(config, payload)?;
+            msg::KEX_CLIENT..=msg::KEX_LAST => match std::mem::replace(&mut self.kex, Kex::Idle) {
+                Kex::Agreed { terms, skip: true } => {
+                    self.kex = Kex::Agreed { terms, skip: false };
+                }
+                Kex::Agreed { terms, .. } if number == msg::KEX_CLIENT => {
+                    self.answer(config, &terms, &payload[1..])?;
+                }
+                Kex::Asked { terms, attempt } if number == msg::KEX_REPLY => {
+                    self.conclude(config, &terms, *attempt, &payload[1..])?;
                 }
                 _ => return Err(Error::Unexpected(number)),
             },
@@ -283,12 +322,12 @@ impl Transport {
 
     fn handle_offer(&mut self, now: Instant, seq: u32, payload: &[u8]) -> Result<(), Error> {
         if matches!(self.kex, Kex::Idle) {
-            self.start_kex(now)?;
+            self.start_kex(now, None)?;
         }
-        let Kex::Sent { ours } = std::mem::replace(&mut self.kex, Kex::Idle) else {
+        let Kex::Sent { ours, guess } = std::mem::replace(&mut self.kex, Kex::Idle) else {
             return Err(Error::Unexpected(msg::KEXINIT));
         };
-        let agreed = algo::agree(&payload[1..])?;
+        let agreed = algo::agree(self.side, &payload[1..])?;
         if self.session_id.is_none() {
             self.strict = agreed.strict;
             self.wants_ext_info = agreed.wants_ext_info;
@@ -296,53 +335,91 @@ impl Transport {
                 return Err(Error::KeyExchange("KEXINIT was not the first message"));
             }
         }
-        self.kex = Kex::Agreed {
+        let terms = Terms {
             ours,
             theirs: payload.to_vec(),
             agreed,
-            skip: agreed.skip_guess,
+        };
+        self.kex = match self.side {
+            Side::Server => Kex::Agreed {
+                terms,
+                skip: agreed.peer_guessed && !agreed.guess_right,
+            },
+            Side::Client => {
+                let attempt = match guess.filter(|_| agreed.guess_right) {
+                    Some(attempt) => attempt,
+                    None => self.ask(agreed.kex)?,
+                };
+                Kex::Asked { terms, attempt }
+            }
         };
         Ok(())
     }
 
-    /// Sends our KEXINIT.
-    fn start_kex(&mut self, now: Instant) -> Result<(), Error> {
+    /// Sends our KEXINIT, and the first message of an exchange that is only
+    /// guessed.
+    fn start_kex(&mut self, now: Instant, guess: Option<Box<Attempt>>) -> Result<(), Error> {
         let mut ours = vec![msg::KEXINIT];
-        algo::write_offer(&mut ours, self.random.array()?);
+        algo::write_offer(self.side, &mut ours, self.random.array()?, guess.is_some());
         self.emit(|out| out.put(&ours))?;
-        self.kex = Kex::Sent { ours };
+        if let Some(attempt) = &guess {
+            self.emit_attempt(attempt)?;
+        }
+        self.kex = Kex::Sent { ours, guess };
         self.kex_since = now;
         Ok(())
     }
 
-    /// Answers the client's key exchange message and switches our keys.
-    fn exchange(&mut self, config: &Config, payload: &[u8]) -> Result<(), Error> {
-        let Kex::Agreed {
-            ours,
-            theirs,
-            agreed,
-            ..
-        } = std::mem::replace(&mut self.kex, Kex::Idle)
-        else {
-            return Err(Error::Unexpected(payload[0]));
+    /// Sends a client's first message.
+    fn ask(&mut self, kex: algo::Kex) -> Result<Box<Attempt>, Error> {
+        let attempt = Box::new(Attempt::new(kex, &mut self.random)?);
+        self.emit_attempt(&attempt)?;
+        Ok(attempt)
+    }
+
+    fn emit_attempt(&mut self, attempt: &Attempt) -> Result<(), Error> {
+        self.emit(|out| {
+            out.put_u8(msg::KEX_CLIENT);
+            out.put(attempt.message());
+        })
+    }
+
+    /// The hash that both sides agree on (RFC 4253 §8).
+    fn exchange_hash(
+        &self,
+        config: &Config,
+        terms: &Terms,
+        host_key: &[u8],
+        exchange: &Exchange,
+    ) -> Digest {
+        let ours = (config.identification.as_bytes(), &terms.ours);
+        let theirs = (self.peer_line.as_deref().unwrap_or_default(), &terms.theirs);
+        let (client, server) = match self.side {
+            Side::Client => (ours, theirs),
+            Side::Server => (theirs, ours),
         };
-        let exchange = kex::run(agreed.kex, &payload[1..], &mut self.random)?;
-        let host_key = config.host_key.public_blob();
         let mut hashed = Vec::new();
-        hashed.put_string(self.client_line.as_deref().unwrap_or_default());
-        hashed.put_string(&config.identification);
-        hashed.put_string(&theirs);
-        hashed.put_string(&ours);
-        hashed.put_string(&host_key);
+        hashed.put_string(client.0);
+        hashed.put_string(server.0);
+        hashed.put_string(client.1);
+        hashed.put_string(server.1);
+        hashed.put_string(host_key);
         hashed.put(&exchange.client);
         hashed.put(&exchange.server);
         hashed.put(&exchange.secret);
-        let hash = agreed.kex.hash();
-        let exchange_hash = digest::digest(hash, &hashed);
-        let exchange_hash = exchange_hash.as_ref();
-        let signature = config
-            .host_key
-            .sign(agreed.host_key, exchange_hash)
+        digest::digest(terms.agreed.kex.hash(), &hashed)
+    }
+
+    /// A server answers the client's key exchange message.
+    fn answer(&mut self, config: &Config, terms: &Terms, message: &[u8]) -> Result<(), Error> {
+        let exchange = kex::run(terms.agreed.kex, message, &mut self.random)?;
+        let (Some(key), Algorithm::Rsa(scheme)) = (config.host_key(), terms.agreed.host_key) else {
+            return Err(Error::NoCommonAlgorithm("host key algorithm"));
+        };
+        let host_key = key.public_blob();
+        let hash = self.exchange_hash(config, terms, &host_key, &exchange);
+        let signature = key
+            .sign(scheme, hash.as_ref())
             .ok_or(Error::Crypto("signature"))?;
         self.emit(|out| {
             out.put_u8(msg::KEX_REPLY);
@@ -350,34 +427,59 @@ impl Transport {
             out.put(&exchange.server);
             out.put_string(&signature);
         })?;
+        self.switch(terms, &exchange.secret, hash.as_ref())
+    }
+
+    /// A client takes the server's reply.
+    fn conclude(
+        &mut self,
+        config: &Config,
+        terms: &Terms,
+        attempt: Attempt,
+        message: &[u8],
+    ) -> Result<(), Error> {
+        let mut reader = Reader::new(message, "key exchange reply");
+        let host_key = reader.string()?;
+        let value = reader.string()?;
+        let signature = reader.string()?;
+        let exchange = attempt.finish(value)?;
+        let hash = self.exchange_hash(config, terms, host_key, &exchange);
+        hostkey::verify(terms.agreed.host_key, host_key, hash.as_ref(), signature)?;
+        self.switch(terms, &exchange.secret, hash.as_ref())
+    }
+
+    /// Sends NEWKEYS, and from then on under the new keys.
+    fn switch(&mut self, terms: &Terms, secret: &[u8], exchange_hash: &[u8]) -> Result<(), Error> {
         self.emit(|out| out.put_u8(msg::NEWKEYS))?;
         let first = self.session_id.is_none();
         let session_id = self
             .session_id
             .get_or_insert_with(|| exchange_hash.to_vec())
             .clone();
+        let hash = terms.agreed.kex.hash();
         let derive = |letter: u8| {
-            let (secret, session_id) = (&exchange.secret, &session_id);
+            let session_id = &session_id;
             move |len| kex::derive(hash, secret, exchange_hash, letter, session_id, len)
         };
-        let [cipher_in, cipher_out] = agreed.ciphers;
-        let [mac_in, mac_out] = agreed.macs;
+        let [cipher_in, cipher_out] = self.inward_first(terms.agreed.ciphers);
+        let [mac_in, mac_out] = self.inward_first(terms.agreed.macs);
+        let [letters_in, letters_out] = self.inward_first([b"ACE", b"BDF"]);
         let opener = Opener::new(
             cipher_in,
             mac_in,
             &KeyMaterial {
-                iv: &derive(b'A'),
-                key: &derive(b'C'),
-                mac: &derive(b'E'),
+                iv: &derive(letters_in[0]),
+                key: &derive(letters_in[1]),
+                mac: &derive(letters_in[2]),
             },
         )?;
         self.sealer = Sealer::new(
             cipher_out,
             mac_out,
             &KeyMaterial {
-                iv: &derive(b'B'),
-                key: &derive(b'D'),
-                mac: &derive(b'F'),
+                iv: &derive(letters_out[0]),
+                key: &derive(letters_out[1]),
+                mac: &derive(letters_out[2]),
             },
         )?;
         if self.strict {
@@ -403,13 +505,21 @@ impl Transport {
         Ok(())
     }
 
+    /// From the order client to server, server to client.
+    fn inward_first<T>(&self, [upward, downward]: [T; 2]) -> [T; 2] {
+        match self.side {
+            Side::Server => [upward, downward],
+            Side::Client => [downward, upward],
+        }
+    }
+
     /// Asks for new keys if the present ones have served long enough.
     pub(crate) fn maybe_rekey(&mut self, config: &Config, now: Instant) -> Result<(), Error> {
         let due = self.bytes >= config.rekey_bytes
             || self.packets.iter().any(|n| *n >= REKEY_PACKETS)
             || now >= self.keyed_at + config.rekey_interval;
         if due && self.authenticated && matches!(self.kex, Kex::Idle) {
-            self.start_kex(now)?;
+            self.start_kex(now, None)?;
         }
         Ok(())
     }

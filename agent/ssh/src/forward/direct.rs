@@ -12,7 +12,6 @@ use adit_agent_exec::{ConnectionKind, ReportGuard};
 use adit_ssh::{Opening, Refusal};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::relay;
 use crate::channel::ChannelIo;
 use crate::connection::Connection;
 use crate::jetbrains;
@@ -65,7 +64,7 @@ impl Direct {
                         let io = ChannelIo::new(channel);
                         let watched = watch_jetbrains(&conn, *port, originator);
                         tokio::select! {
-                            () = relay(&io, stream) => {}
+                            () = io.relay(stream) => {}
                             never = watched => match never {},
                         }
                     }
@@ -74,7 +73,7 @@ impl Direct {
                 Self::Unix { path } => match dial(UnixStream::connect(path)).await {
                     Ok(stream) => {
                         if let Some(channel) = opening.accept() {
-                            relay(&ChannelIo::new(channel), stream).await;
+                            ChannelIo::new(channel).relay(stream).await;
                         }
                     }
                     Err(error) => refuse(opening, &error),

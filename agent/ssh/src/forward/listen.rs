@@ -17,7 +17,6 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::relay;
 use crate::connection::Connection;
 
 /// Pause after a failed accept, usually for lack of file descriptors.
@@ -189,7 +188,7 @@ async fn serve_tcp(
                 originator_port: origin.port(),
             };
             match task_conn.open(&open).await {
-                Ok(io) => relay(&io, stream).await,
+                Ok(io) => io.relay(stream).await,
                 Err(error) => tracing::debug!(%error, "client refused a forwarded connection"),
             }
         });
@@ -223,7 +222,7 @@ async fn serve_unix(
                 .open(&OpenOut::ForwardedStreamlocal { path })
                 .await
             {
-                Ok(io) => relay(&io, stream).await,
+                Ok(io) => io.relay(stream).await,
                 Err(error) => tracing::debug!(%error, "client refused a forwarded connection"),
             }
         });

@@ -3,10 +3,13 @@
 use bytes::Bytes;
 
 use super::{Event, Session, short_text};
-use crate::channel::{Channel, Peer, Stream};
+use crate::algo::Side;
+use crate::channel::{Channel, Peer, STDERR, Stream};
 use crate::error::Error;
 use crate::msg;
-use crate::request::{ChannelId, Global, GlobalAnswer, Open, OpenOut, Refusal, Request};
+use crate::request::{
+    ChannelId, Global, GlobalAnswer, Open, OpenOut, Refusal, Request, RequestOut,
+};
 use crate::wire::{Reader, Write};
 
 /// Largest packet of data the peer may send.
@@ -24,6 +27,12 @@ pub(super) struct PendingGlobal {
     answer: Option<GlobalAnswer>,
 }
 
+/// A question about the connection that the peer will answer, in order.
+pub(super) enum Asked {
+    Keepalive,
+    Global,
+}
+
 impl Session {
     pub(super) fn handle_connection(
         &mut self,
@@ -33,12 +42,11 @@ impl Session {
     ) -> Result<(), Error> {
         match number {
             msg::GLOBAL_REQUEST => self.handle_global(body),
-            // Answers to questions about life; their arrival was all.
-            msg::REQUEST_SUCCESS | msg::REQUEST_FAILURE => Ok(()),
+            msg::REQUEST_SUCCESS | msg::REQUEST_FAILURE => self.handle_global_answer(number, body),
             msg::CHANNEL_OPEN => self.handle_open(body),
             // RFC 4252 §5.1 would ignore further attempts; a client that
             // waits for an answer gets one.
-            msg::USERAUTH_REQUEST => self.refuse_login(),
+            msg::USERAUTH_REQUEST if self.config.side() == Side::Server => self.refuse_login(),
             msg::CHANNEL_OPEN_CONFIRMATION..=msg::CHANNEL_FAILURE => {
                 let mut reader = Reader::new(body, "channel message");
                 let id = reader.u32()?;
@@ -52,7 +60,7 @@ impl Session {
         let mut reader = Reader::new(body, "GLOBAL_REQUEST");
         let kind = reader.name()?;
         let wants_answer = reader.bool()?;
-        let request = Global::parse(kind, reader)?;
+        let request = Global::parse(self.config.side(), kind, reader)?;
         if request.is_none() && !wants_answer {
             return Ok(());
         }
@@ -70,6 +78,42 @@ impl Session {
             self.events.push_back(Event::Global { number, request });
         }
         self.send_global_answers()
+    }
+
+    /// To a question about life, any answer will do.
+    fn handle_global_answer(&mut self, number: u8, body: &[u8]) -> Result<(), Error> {
+        match self.asked.pop_front() {
+            // An answer nobody asked for does no harm.
+            None | Some(Asked::Keepalive) => return Ok(()),
+            Some(Asked::Global) => {}
+        }
+        let answer = if number == msg::REQUEST_FAILURE {
+            GlobalAnswer::Failure
+        } else if body.is_empty() {
+            GlobalAnswer::Success
+        } else {
+            let port = Reader::new(body, "REQUEST_SUCCESS").u32()?;
+            let port = u16::try_from(port).map_err(|_| Error::Malformed("REQUEST_SUCCESS"))?;
+            GlobalAnswer::Port(port)
+        };
+        self.events.push_back(Event::GlobalAnswered(answer));
+        Ok(())
+    }
+
+    /// Makes a request about the connection; [`Event::GlobalAnswered`]
+    /// follows.
+    ///
+    /// # Errors
+    /// Whatever ends the connection.
+    pub fn ask_global(&mut self, request: &Global) -> Result<(), Error> {
+        self.asked.push_back(Asked::Global);
+        let result = self.transport.send(|out| {
+            out.put_u8(msg::GLOBAL_REQUEST);
+            out.put_string(request.kind());
+            out.put_bool(true);
+            request.write(out);
+        });
+        self.note(result)
     }
 
     /// Answers a request about the connection.
@@ -112,7 +156,7 @@ impl Session {
         if peer.packet == 0 {
             return Err(Error::Malformed("CHANNEL_OPEN"));
         }
-        let Some(open) = Open::parse(kind, reader)? else {
+        let Some(open) = Open::parse(self.config.side(), kind, reader)? else {
             return self.refuse_peer(peer.id, Refusal::UnknownType, "unknown channel type");
         };
         let Some(id) = self.insert(Some(peer)) else {
@@ -192,6 +236,9 @@ impl Session {
                 if peer.packet == 0 {
                     return Err(Error::Malformed("CHANNEL_OPEN_CONFIRMATION"));
                 }
+                if channel.presumed.is_some_and(|id| id != peer.id) {
+                    return Err(Error::ChannelNumber);
+                }
                 channel.peer = Some(peer);
                 self.events.push_back(Event::Opened(ChannelId(id)));
                 self.settle(id);
@@ -211,13 +258,16 @@ impl Session {
                 self.settle(id);
             }
             msg::CHANNEL_DATA => {
-                channel.receive(reader.string()?, true)?;
+                channel.receive(reader.string()?, Some(Stream::Data))?;
                 self.events.push_back(Event::Readable(ChannelId(id)));
                 self.regrant(id)?;
             }
             msg::CHANNEL_EXTENDED_DATA => {
-                reader.u32()?;
-                channel.receive(reader.string()?, false)?;
+                // Extended data of clients has no meaning.
+                let stream = (reader.u32()? == STDERR && self.config.side() == Side::Client)
+                    .then_some(Stream::Stderr);
+                channel.receive(reader.string()?, stream)?;
+                self.events.push_back(Event::Readable(ChannelId(id)));
                 self.regrant(id)?;
             }
             msg::CHANNEL_EOF => {
@@ -234,8 +284,17 @@ impl Session {
                     wants_answer,
                 });
             }
-            // Nothing on channels is asked for.
-            _ => {}
+            _ => {
+                // CHANNEL_SUCCESS or CHANNEL_FAILURE. One that nobody asked
+                // for does no harm.
+                if let Some(left) = channel.unanswered.checked_sub(1) {
+                    channel.unanswered = left;
+                    self.events.push_back(Event::Answered {
+                        id: ChannelId(id),
+                        ok: number == msg::CHANNEL_SUCCESS,
+                    });
+                }
+            }
         }
         Ok(())
     }
@@ -287,12 +346,13 @@ impl Session {
         }
     }
 
-    /// Asks the client to open a channel. `None` if there are too many.
+    /// Asks the peer to open a channel. `None` if there are too many, or, for
+    /// a server, before the client is authenticated.
     ///
     /// # Errors
     /// Whatever ends the connection.
     pub fn open(&mut self, open: &OpenOut) -> Result<Option<ChannelId>, Error> {
-        if !self.transport.authenticated {
+        if self.config.side() == Side::Server && !self.transport.authenticated {
             return Ok(None);
         }
         let Some(id) = self.insert(None) else {
@@ -301,40 +361,11 @@ impl Session {
         let window = self.channels.get(&id.0).map_or(0, |c| c.window_max);
         let result = self.transport.send(|out| {
             out.put_u8(msg::CHANNEL_OPEN);
-            out.put_string(match open {
-                OpenOut::ForwardedTcpip { .. } => "forwarded-tcpip",
-                OpenOut::ForwardedStreamlocal { .. } => "forwarded-streamlocal@openssh.com",
-                OpenOut::X11 { .. } => "x11",
-                OpenOut::Agent => "auth-agent@openssh.com",
-            });
+            out.put_string(open.kind());
             out.put_u32(id.0);
             out.put_u32(window);
             out.put_u32(LARGEST_PACKET);
-            match open {
-                OpenOut::ForwardedTcpip {
-                    address,
-                    port,
-                    originator,
-                    originator_port,
-                } => {
-                    out.put_string(address);
-                    out.put_u32(u32::from(*port));
-                    out.put_string(originator);
-                    out.put_u32(u32::from(*originator_port));
-                }
-                OpenOut::ForwardedStreamlocal { path } => {
-                    out.put_string(path);
-                    out.put_string("");
-                }
-                OpenOut::X11 {
-                    originator,
-                    originator_port,
-                } => {
-                    out.put_string(originator);
-                    out.put_u32(u32::from(*originator_port));
-                }
-                OpenOut::Agent => {}
-            }
+            open.write(out);
         });
         self.note(result)?;
         Ok(Some(id))
@@ -362,9 +393,13 @@ impl Session {
         self.with(id, Channel::queue_eof);
     }
 
-    /// Tells how the program ended (RFC 4254 §6.10).
-    pub fn exit_status(&mut self, id: ChannelId, status: u32) {
-        self.with(id, |channel| channel.queue_exit_status(status));
+    /// Makes a request, after all data; [`Event::Answered`] follows if an
+    /// answer is wanted.
+    pub fn request(&mut self, id: ChannelId, request: &RequestOut, wants_answer: bool) {
+        let (kind, body) = request.encode();
+        self.with(id, |channel| {
+            channel.queue_request(kind, wants_answer, body)
+        });
     }
 
     /// Closes a channel once all that is queued has been sent.

@@ -1,4 +1,4 @@
-//! Services and authentication (RFC 4253 §10, RFC 4252).
+//! A server's services and authentication (RFC 4253 §10, RFC 4252).
 //!
 //! The stream comes from an authenticated tunnel: the method `none` succeeds
 //! for every user, and no other method exists.
@@ -8,8 +8,9 @@ use crate::error::Error;
 use crate::msg;
 use crate::wire::{Reader, Write};
 
-const USERAUTH: &[u8] = b"ssh-userauth";
-const CONNECTION: &[u8] = b"ssh-connection";
+pub(super) const USERAUTH: &[u8] = b"ssh-userauth";
+pub(super) const CONNECTION: &[u8] = b"ssh-connection";
+pub(super) const NONE: &[u8] = b"none";
 /// Refused attempts before the connection ends (RFC 4252 §4).
 const ATTEMPTS: u32 = 20;
 
@@ -46,7 +47,7 @@ impl Session {
         if reader.string()? != CONNECTION {
             return Err(Error::UnknownService);
         }
-        if reader.string()? == b"none" {
+        if reader.string()? == NONE {
             self.phase = Phase::Connection;
             self.transport.authenticated = true;
             self.events.push_back(Event::Authenticated { user });

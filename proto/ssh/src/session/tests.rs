@@ -13,12 +13,12 @@ use crate::algo::{CipherName, MacName, Named};
 use crate::cipher::{KeyMaterial, LENGTH, Opener, Sealer};
 use crate::error::{Deadline, Error};
 use crate::random::Random;
-use crate::request::{ChannelId, GlobalAnswer, Open, Refusal, Request};
+use crate::request::{ChannelId, GlobalAnswer, Open, Refusal, Request, RequestOut};
 use crate::wire::{Reader, Write};
 use crate::{Config, Stream, kex, msg, rsa};
 
 /// Reproducible, for tests only.
-struct Counting(u64);
+pub(super) struct Counting(pub(super) u64);
 
 impl Random for Counting {
     fn fill(&mut self, out: &mut [u8]) -> bool {
@@ -288,7 +288,7 @@ fn every_cipher_and_mac_logs_in() {
                 let id = open(&mut session, &mut client, now, 3);
                 let bytes = client.say(&data_message(id.0, b"hello"));
                 give(&mut session, now, &bytes).unwrap();
-                assert_eq!(session.read(id).unwrap().unwrap(), &b"hello"[..]);
+                assert_eq!(session.read(id).unwrap().unwrap().1, &b"hello"[..]);
                 let mut altered = client.say(&data_message(id.0, b"hello"));
                 let last = altered.len() - 1;
                 altered[last] ^= 1;
@@ -311,7 +311,7 @@ fn a_peer_stays_within_its_window() {
     }
     // Nothing was read, so nothing is granted.
     assert!(client.hear_all(&mut session, now).is_empty());
-    let piece = session.read(id).unwrap().unwrap();
+    let (_, piece) = session.read(id).unwrap().unwrap();
     assert_eq!(piece.len(), 256 << 10);
     let heard = client.hear_all(&mut session, now);
     assert_eq!(heard[0][0], msg::CHANNEL_WINDOW_ADJUST);
@@ -332,7 +332,7 @@ fn channels_send_in_turn_and_wait_for_their_peer() {
     for id in [a, b] {
         assert_eq!(session.room(id), Some(128 << 10));
         session.send(id, Stream::Data, Bytes::from(vec![0; 100 << 10]));
-        session.exit_status(id, 3);
+        session.request(id, &RequestOut::ExitStatus(3), false);
         session.close(id);
     }
     let mut order = Vec::new();
@@ -528,7 +528,7 @@ proptest! {
         }
         prop_assert!(input.is_empty());
         let mut got = Vec::new();
-        while let Some(piece) = session.read(ChannelId(0)).unwrap() {
+        while let Some((_, piece)) = session.read(ChannelId(0)).unwrap() {
             got.extend_from_slice(&piece);
         }
         let sent: Vec<u8> = (0..20u8).flat_map(|i| vec![i; usize::from(i) * 97]).collect();
