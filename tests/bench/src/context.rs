@@ -38,7 +38,8 @@ pub(crate) struct Site {
     // Before the network: programs end before their namespace goes.
     pub(crate) deployments: Vec<Box<dyn Deployment>>,
     pub(crate) net: Net,
-    missing: String,
+    /// Why a subject is not there.
+    pub(crate) missing: String,
     dir: PathBuf,
 }
 
@@ -96,28 +97,18 @@ impl Site {
         runs: usize,
         mut measure: impl FnMut(&Net, &mut dyn Deployment) -> Result<Sample>,
     ) -> Outcomes {
-        let mut samples: BTreeMap<Subject, Vec<Sample>> = BTreeMap::new();
-        let mut failures = BTreeMap::new();
+        let mut tries: BTreeMap<Subject, Tries> = BTreeMap::new();
         for number in order(self.deployments.len(), runs) {
             let deployment = &mut self.deployments[number];
             let subject = deployment.subject();
-            // One failure may be bad luck; what then still fails is told.
-            match measure(&self.net, deployment.as_mut()) {
-                Ok(sample) => samples.entry(subject).or_default().push(sample),
-                Err(error) => {
-                    eprintln!("  {subject}: {error:#}");
-                    failures.insert(subject, format!("{error:#}"));
-                }
-            }
+            let tried = measure(&self.net, deployment.as_mut());
+            tries.entry(subject).or_default().add(tried);
         }
         let mut outcome = |subject| {
-            if let Some(samples) = samples.remove(&subject) {
-                return Outcome::Measured(samples);
-            }
-            match failures.remove(&subject) {
-                Some(why) => Outcome::Failed(why),
-                None => Outcome::Skipped(self.missing.clone()),
-            }
+            tries
+                .remove(&subject)
+                .unwrap_or_default()
+                .outcome(&self.missing)
         };
         Outcomes {
             adit: outcome(Subject::Adit),
@@ -140,6 +131,36 @@ impl Site {
                     eprintln!("note: log {name} not kept: {error}");
                 }
             }
+        }
+    }
+}
+
+/// What came of trying to measure something several times.
+#[derive(Debug, Default)]
+pub(crate) struct Tries {
+    samples: Vec<Sample>,
+    failure: Option<String>,
+}
+
+impl Tries {
+    /// One more. A failure may be bad luck; it counts if there is nothing
+    /// else, and is told in any case.
+    pub(crate) fn add(&mut self, tried: Result<Sample>) {
+        match tried {
+            Ok(sample) => self.samples.push(sample),
+            Err(error) => {
+                eprintln!("  failed: {error:#}");
+                self.failure = Some(format!("{error:#}"));
+            }
+        }
+    }
+
+    /// The result; `missing` says why nothing was tried.
+    pub(crate) fn outcome(self, missing: &str) -> Outcome {
+        match (self.samples.is_empty(), self.failure) {
+            (false, _) => Outcome::Measured(self.samples),
+            (true, Some(why)) => Outcome::Failed(why),
+            (true, None) => Outcome::Skipped(missing.to_owned()),
         }
     }
 }
@@ -194,10 +215,12 @@ impl Meter {
     ) -> Result<Sample> {
         let cpu: Duration = self.pids.iter().map(|pid| proc::cpu(*pid)).sum();
         let used = cpu.saturating_sub(self.cpu) + finished.cpu;
+        let counters = net.counters()? - self.counters;
         Ok(Sample {
             value,
             cpu_per_gib: (bytes > 0.0).then(|| used.as_secs_f64() / (bytes / f64::from(1 << 30))),
-            counters: net.counters()? - self.counters,
+            wire: (bytes > 0.0).then(|| counters.device_bytes as f64 / 2.0 / bytes),
+            counters,
             counted: false,
         })
     }

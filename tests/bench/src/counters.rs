@@ -17,6 +17,8 @@ pub(crate) struct Counters {
     pub(crate) sndbuf_errors: u64,
     /// Packets dropped by the network devices.
     pub(crate) device_drops: u64,
+    /// Bytes received and sent by both devices: what crosses counts twice.
+    pub(crate) device_bytes: u64,
     /// Packets the link lost at random, as it was told to.
     pub(crate) link_lost: u64,
     /// Packets the link's full queue dropped.
@@ -30,13 +32,14 @@ pub(crate) struct Counters {
 impl Counters {
     /// From the texts of `/proc/net/snmp` and `dev`.
     pub(crate) fn parse(snmp: &str, dev: &str, device: &str) -> Self {
-        let (received_drops, sent_drops) = drops(dev, device);
+        let at = |column| device_field(dev, device, column);
         Self {
             tcp_retransmits: field(snmp, "Tcp:", "RetransSegs"),
             udp_packets: field(snmp, "Udp:", "InDatagrams") + field(snmp, "Udp:", "OutDatagrams"),
             rcvbuf_errors: field(snmp, "Udp:", "RcvbufErrors"),
             sndbuf_errors: field(snmp, "Udp:", "SndbufErrors"),
-            device_drops: received_drops + sent_drops,
+            device_drops: at(3) + at(11),
+            device_bytes: at(0) + at(8),
             ..Self::default()
         }
     }
@@ -53,6 +56,7 @@ impl Counters {
             "rcvbuf_errors": self.rcvbuf_errors,
             "sndbuf_errors": self.sndbuf_errors,
             "device_drops": self.device_drops,
+            "device_bytes": self.device_bytes,
             "link_lost": self.link_lost,
             "link_overflowed": self.link_overflowed,
             "link_late": self.link_late,
@@ -66,6 +70,7 @@ impl Counters {
             (&mut self.rcvbuf_errors, other.rcvbuf_errors),
             (&mut self.sndbuf_errors, other.sndbuf_errors),
             (&mut self.device_drops, other.device_drops),
+            (&mut self.device_bytes, other.device_bytes),
             (&mut self.link_lost, other.link_lost),
             (&mut self.link_overflowed, other.link_overflowed),
             (&mut self.link_late, other.link_late),
@@ -106,21 +111,13 @@ fn field(text: &str, group: &str, name: &str) -> u64 {
     0
 }
 
-/// Packets a device dropped on receipt and on sending.
-fn drops(dev: &str, device: &str) -> (u64, u64) {
-    let Some(rest) = dev
-        .lines()
+/// A column of what the kernel tells of a device.
+fn device_field(dev: &str, device: &str, column: usize) -> u64 {
+    dev.lines()
         .filter_map(|line| line.trim_start().split_once(':'))
         .find_map(|(name, rest)| (name == device).then_some(rest))
-    else {
-        return (0, 0);
-    };
-    let values: Vec<u64> = rest
-        .split_whitespace()
-        .map(|word| word.parse().unwrap_or(0))
-        .collect();
-    let at = |index: usize| values.get(index).copied().unwrap_or(0);
-    (at(3), at(11))
+        .and_then(|rest| rest.split_whitespace().nth(column)?.parse().ok())
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -143,6 +140,7 @@ mod tests {
         assert_eq!(counters.rcvbuf_errors, 3);
         assert_eq!(counters.sndbuf_errors, 4);
         assert_eq!(counters.device_drops, 12);
+        assert_eq!(counters.device_bytes, 300);
         assert!(counters.unexpected());
         assert_eq!(Counters::parse("", "", "bench0"), Counters::default());
     }

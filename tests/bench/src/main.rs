@@ -20,11 +20,7 @@ mod simulated;
 mod subject;
 mod tick;
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{env, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
@@ -86,13 +82,12 @@ fn bench(options: Options) -> Result<ExitCode> {
     let _guard = Guard::start(dir.path())?;
     let machine = Machine::look();
     let json = options.json.clone();
-    let mut report = Report::default();
+    let mut report = Report::new(machine, json.clone());
     let failures = {
         let mut context = Context::new(options, bin, dir.path());
         cases::run(&mut context, &mut report)
     };
-    println!("{}", report.table(&machine));
-    write(&json, &report.to_json(&machine).to_string())?;
+    println!("{}", report.table());
     println!("All figures: {}", json.display());
     for failure in &failures {
         println!("FAILED: {failure}");
@@ -115,11 +110,4 @@ fn programs() -> Option<PathBuf> {
         .iter()
         .all(|name| dir.join(name).is_file())
         .then_some(dir)
-}
-
-fn write(path: &Path, text: &str) -> Result<()> {
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir)?;
-    }
-    fs::write(path, text).with_context(|| format!("write {}", path.display()))
 }

@@ -41,6 +41,9 @@ pub(crate) struct Options {
     /// File to write all figures to as JSON
     #[arg(long, value_name = "FILE", default_value = "target/bench.json")]
     pub(crate) json: PathBuf,
+    /// Only the figures whose name holds this
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) only: String,
     /// Keep the logs of all programs in this directory
     #[arg(long, value_name = "DIR")]
     pub(crate) logs: Option<PathBuf>,
@@ -95,6 +98,14 @@ pub(crate) enum Case {
     Openssh,
     /// One flow over a slow, long, lossy link
     Lossy,
+    /// The same with a queue of 32 packets and of 10 000
+    Queue,
+    /// Two flows at once, and one beside the kernel's CUBIC
+    Fair,
+    /// Delay of keystrokes beside a bulk flow
+    Keys,
+    /// Our client with the real agent, the real client with ours
+    Mixed,
     /// Silence in a stream: roam, black hole, restart, sleep
     Faults,
     /// From the claim of a prebuilt workspace to its script
@@ -107,6 +118,11 @@ impl Options {
     /// Whether a case was asked for.
     pub(crate) fn wants(&self, case: Case) -> bool {
         self.cases.contains(&Case::All) || self.cases.contains(&case)
+    }
+
+    /// Whether a figure was asked for.
+    pub(crate) fn wants_row(&self, name: &str) -> bool {
+        name.contains(&self.only)
     }
 
     /// `long`, or `short` in a short run.

@@ -1,7 +1,8 @@
 //! Collects figures; prints them as a table and writes them as JSON.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, fs, path::PathBuf};
 
+use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use crate::{counters::Counters, machine::Machine, proc};
@@ -12,6 +13,9 @@ pub(crate) struct Sample {
     pub(crate) value: f64,
     /// Processor seconds per GiB moved, of all programs of the subject.
     pub(crate) cpu_per_gib: Option<f64>,
+    /// Bytes that crossed, both ways, for each byte of the data moved: what
+    /// is sent again shows here, whoever's TCP it is.
+    pub(crate) wire: Option<f64>,
     pub(crate) counters: Counters,
     /// Counted on the link, for want of a result of the subject itself.
     pub(crate) counted: bool,
@@ -55,6 +59,8 @@ pub(crate) struct Row {
     pub(crate) better: Better,
     /// What is to be reached.
     pub(crate) target: Option<f64>,
+    /// How many times better than the real Coder it is to be.
+    pub(crate) ratio_target: Option<f64>,
     pub(crate) adit: Outcome,
     pub(crate) coder: Outcome,
     /// Other figures of the same run to compare with, such as the kernel's.
@@ -77,6 +83,7 @@ impl Row {
             unit,
             better,
             target: None,
+            ratio_target: None,
             adit: Outcome::None,
             coder: Outcome::None,
             beside: Vec::new(),
@@ -86,6 +93,18 @@ impl Row {
 
     pub(crate) fn target(mut self, target: f64) -> Self {
         self.target = Some(target);
+        self
+    }
+
+    pub(crate) fn ratio_target(mut self, ratio: f64) -> Self {
+        self.ratio_target = Some(ratio);
+        self
+    }
+
+    /// Sets what came of both.
+    pub(crate) fn of(mut self, adit: Outcome, coder: Outcome) -> Self {
+        self.adit = adit;
+        self.coder = coder;
         self
     }
 
@@ -107,6 +126,37 @@ impl Row {
         })
     }
 
+    fn ratio_reached(&self) -> Option<bool> {
+        Some(self.ratio()? >= self.ratio_target?)
+    }
+
+    /// The budgets, and whether they are kept.
+    fn budget(&self) -> String {
+        let verdict = |reached| match reached {
+            Some(true) => "met",
+            Some(false) => "MISSED",
+            None => "not measured",
+        };
+        let sign = match self.better {
+            Better::Higher => "≥",
+            Better::Lower => "≤",
+        };
+        let mut parts = Vec::new();
+        if let Some(target) = self.target {
+            let verdict = verdict(self.reached());
+            parts.push(format!("{sign} {} {verdict}", number(target)));
+        }
+        if let Some(ratio) = self.ratio_target {
+            let verdict = verdict(self.ratio_reached());
+            parts.push(format!("≥ {}× {verdict}", number(ratio)));
+        }
+        if parts.is_empty() {
+            "none".into()
+        } else {
+            parts.join(", ")
+        }
+    }
+
     fn to_json(&self) -> Value {
         json!({
             "case": self.case,
@@ -115,6 +165,8 @@ impl Row {
             "better": match self.better { Better::Higher => "higher", Better::Lower => "lower" },
             "target": self.target,
             "reached": self.reached(),
+            "ratio_target": self.ratio_target,
+            "ratio_reached": self.ratio_reached(),
             "adit": self.adit.to_json(),
             "coder": self.coder.to_json(),
             "ratio": self.ratio(),
@@ -182,6 +234,15 @@ impl Outcome {
         }
     }
 
+    fn wire(&self) -> Option<f64> {
+        match self {
+            Self::Measured(samples) => {
+                median(samples.iter().filter_map(|sample| sample.wire).collect())
+            }
+            Self::None | Self::Skipped(_) | Self::Failed(_) => None,
+        }
+    }
+
     fn losses(&self) -> String {
         let Self::Measured(samples) = self else {
             return String::new();
@@ -222,6 +283,7 @@ impl Outcome {
                 "runs": samples.iter().map(|sample| json!({
                     "value": sample.value,
                     "cpu_seconds_per_gib": sample.cpu_per_gib,
+                    "wire_bytes_per_byte": sample.wire,
                     "counters": sample.counters.to_json(),
                     "counted_on_the_link": sample.counted,
                     "valid": !sample.counters.unexpected(),
@@ -261,12 +323,38 @@ fn number(value: f64) -> String {
 }
 
 /// All rows of a run.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Report {
-    pub(crate) rows: Vec<Row>,
+    rows: Vec<Row>,
+    machine: Machine,
+    /// Where they are written to.
+    file: PathBuf,
 }
 
 impl Report {
+    pub(crate) fn new(machine: Machine, file: PathBuf) -> Self {
+        Self {
+            rows: Vec::new(),
+            machine,
+            file,
+        }
+    }
+
+    /// This product's figure in a row that is there already.
+    pub(crate) fn median(&self, metric: &str) -> Option<f64> {
+        let row = self.rows.iter().find(|row| row.metric == metric)?;
+        row.adit.median()
+    }
+
+    /// Writes what there is so far to the file.
+    pub(crate) fn save(&self) -> Result<()> {
+        if let Some(dir) = self.file.parent() {
+            fs::create_dir_all(dir)?;
+        }
+        fs::write(&self.file, self.to_json().to_string())
+            .with_context(|| format!("write {}", self.file.display()))
+    }
+
     /// Adds a row and says what it holds.
     pub(crate) fn push(&mut self, mut row: Row) {
         row.load = proc::load();
@@ -276,25 +364,27 @@ impl Report {
             .map(|(name, value)| format!(", {name} {}", number(*value)))
             .collect();
         eprintln!(
-            "  {:<44} Adit {}, Coder {}{beside} {}",
+            "  {:<44} Adit {}, Coder {}{beside} {}; budget {}",
             row.metric,
             row.adit.text(),
             row.coder.text(),
-            row.unit
+            row.unit,
+            row.budget()
         );
         self.rows.push(row);
     }
 
-    /// All of it.
-    pub(crate) fn to_json(&self, machine: &Machine) -> Value {
+    /// All of it, as far as it got.
+    fn to_json(&self) -> Value {
         json!({
-            "machine": machine.to_json(),
+            "machine": self.machine.to_json(),
             "rows": self.rows.iter().map(Row::to_json).collect::<Vec<_>>(),
         })
     }
 
     /// A table in Markdown, and the reasons for what is missing.
-    pub(crate) fn table(&self, machine: &Machine) -> String {
+    pub(crate) fn table(&self) -> String {
+        let machine = &self.machine;
         let mut lines = vec![
             [
                 "case",
@@ -303,9 +393,11 @@ impl Report {
                 "Adit",
                 "Coder",
                 "ratio",
-                "target",
+                "budget",
                 "CPU s/GiB",
+                "wire/data",
                 "losses, Adit",
+                "losses, Coder",
                 "beside",
                 "load",
             ]
@@ -314,25 +406,13 @@ impl Report {
         ];
         let mut reasons = Vec::new();
         for row in &self.rows {
-            let cpu = match (row.adit.cpu(), row.coder.cpu()) {
-                (None, None) => String::new(),
-                (adit, coder) => {
-                    let one = |cpu: Option<f64>| cpu.map_or("-".to_owned(), number);
-                    format!("{} / {}", one(adit), one(coder))
+            let both = |adit: Option<f64>, coder: Option<f64>| {
+                let one = |value: Option<f64>| value.map_or("-".to_owned(), number);
+                match (adit, coder) {
+                    (None, None) => String::new(),
+                    (adit, coder) => format!("{} / {}", one(adit), one(coder)),
                 }
             };
-            let target = row.target.map_or_else(String::new, |target| {
-                let sign = match row.better {
-                    Better::Higher => "≥",
-                    Better::Lower => "≤",
-                };
-                let verdict = match row.reached() {
-                    Some(true) => " ok",
-                    Some(false) => " MISSED",
-                    None => "",
-                };
-                format!("{sign} {}{verdict}", number(target))
-            });
             let beside: Vec<String> = row
                 .beside
                 .iter()
@@ -346,9 +426,11 @@ impl Report {
                 row.coder.text(),
                 row.ratio()
                     .map_or_else(String::new, |ratio| format!("{}×", number(ratio))),
-                target,
-                cpu,
+                row.budget(),
+                both(row.adit.cpu(), row.coder.cpu()),
+                both(row.adit.wire(), row.coder.wire()),
                 row.adit.losses(),
+                row.coder.losses(),
                 beside.join(", "),
                 format!("{:.1}", row.load),
             ]);
@@ -367,7 +449,9 @@ impl Report {
             }
         }
         let mut text = format!(
-            "{machine}\nRatio: how many times better Adit is. Figures: median (range); *: bytes counted on the link.\n\n"
+            "{machine}\nRatio: how many times better Adit is. Figures: median (range); *: bytes counted on the link.\n\
+             Pairs are Adit / Coder. wire/data: bytes that crossed for each byte of data; more of them on a lossy link\n\
+             than on a clean one are what was sent again.\n\n"
         );
         text.push_str(&markdown(&lines));
         if !reasons.is_empty() {
@@ -423,31 +507,43 @@ mod tests {
 
     #[test]
     fn ratios_say_how_much_better() {
-        let mut row = Row::new("x", "speed", "Mbit/s", Better::Higher).target(100.0);
-        row.adit = Outcome::Measured(vec![300.0.into(), 100.0.into()]);
-        row.coder = Outcome::one(50.0);
+        let mut row = Row::new("x", "speed", "Mbit/s", Better::Higher)
+            .target(100.0)
+            .of(
+                Outcome::Measured(vec![300.0.into(), 100.0.into()]),
+                Outcome::one(50.0),
+            );
         assert_eq!(row.ratio(), Some(4.0));
         assert_eq!(row.reached(), Some(true));
         row.better = Better::Lower;
         assert_eq!(row.ratio(), Some(0.25));
         assert_eq!(row.reached(), Some(false));
+        assert_eq!(row.budget(), "≤ 100 MISSED");
         row.coder = Outcome::Skipped("none".into());
         assert_eq!(row.ratio(), None);
+        assert_eq!(
+            row.ratio_target(6.0).budget(),
+            "≤ 100 MISSED, ≥ 6.00× not measured"
+        );
     }
 
     #[test]
     fn what_is_missing_is_told_once() {
-        let mut report = Report::default();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("new/bench.json");
+        let mut report = Report::new(Machine::default(), file.clone());
         for _ in 0..2 {
             let mut row = Row::new("x", "m", "ms", Better::Lower);
             row.adit = Outcome::one(1.5);
             row.coder = Outcome::Skipped("no binary".into());
             report.push(row);
         }
-        let table = report.table(&Machine::default());
+        let table = report.table();
         assert_eq!(table.matches("SKIPPED: Coder, x: no binary").count(), 1);
         assert!(table.contains("| 1.50 "), "{table}");
-        let json = report.to_json(&Machine::default());
+        report.save().unwrap();
+        let json: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+        assert_eq!(report.median("m"), Some(1.5));
         assert_eq!(json["rows"][0]["coder"]["skipped"], "no binary");
         assert_eq!(json["rows"][0]["adit"]["median"], 1.5);
     }

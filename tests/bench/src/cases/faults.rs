@@ -74,13 +74,17 @@ const FAULTS: [(Fault, f64); 6] = [
 pub(super) fn run(context: &Context, site: &mut Site, report: &mut Report) -> Result<()> {
     let sleep = Duration::from_secs(context.options.pick(60, 10));
     for (fault, target) in FAULTS {
+        if !context.options.wants_row(&fault.to_string()) {
+            continue;
+        }
         let outcomes = site.alternate(context.options.pick(3, 1), |net, deployment| {
             Ok(silence(net, deployment, fault, sleep)?.into())
         });
-        let mut row = Row::new(CASE, fault.to_string(), "ms", Better::Lower).target(target);
-        row.adit = outcomes.adit;
-        row.coder = outcomes.coder;
-        report.push(row);
+        report.push(
+            Row::new(CASE, fault.to_string(), "ms", Better::Lower)
+                .target(target)
+                .of(outcomes.adit, outcomes.coder),
+        );
     }
     Ok(())
 }

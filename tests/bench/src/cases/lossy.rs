@@ -5,16 +5,11 @@ use std::{thread, time::Duration};
 
 use anyhow::Result;
 
-use super::{
-    connect, iperf,
-    link::settings,
-    speed::{self, Direction, Route},
-};
+use super::{iperf, link::settings, speed::Plan};
 use crate::{
-    context::{Context, have},
-    net::Path,
-    options::Case,
-    report::{Better, Report, Row, Sample},
+    context::{Context, Site, have},
+    link::Settings,
+    report::{Better, Report, Row},
 };
 
 const CASE: &str = "lossy";
@@ -31,50 +26,74 @@ const LINKS: [(u64, f64, f64); 5] = [
     (100, 0.005, 75.0),
 ];
 
-pub(super) fn run(context: &mut Context, report: &mut Report) -> Result<()> {
-    let seconds = context.options.pick(10, 5);
-    let mut site = context.site(Path::Link(settings(RATE, 40, 0.0)))?;
-    if context.options.wants(Case::Connect) {
-        connect::over_link(context, &mut site, report);
+pub(super) fn run(context: &Context, site: &mut Site, report: &mut Report) -> Result<()> {
+    let runs = context.options.runs();
+    for (trip, loss, target) in LINKS {
+        measure(context, site, report, (trip, loss, 512), target, runs)?;
     }
-    let links = LINKS
-        .into_iter()
-        .filter(|_| context.options.wants(Case::Lossy));
-    for (trip, loss, target) in links {
-        site.net.set(settings(RATE, trip, loss));
-        // What is still on its way goes the old way.
-        thread::sleep(Duration::from_millis(500));
-        let outcomes = site.alternate(context.options.runs(), |net, deployment| {
-            let before = net.counters()?;
-            let began = std::time::Instant::now();
-            let tested = speed::test(net, deployment, Route::Direct, Direction::Down, seconds);
-            tested.or_else(|error| {
-                // Nothing that the client could report: what came over the
-                // link is at least known.
-                eprintln!("  {}: {error:#}", deployment.subject());
-                let counters = net.counters()? - before;
-                let bits = counters.link_bytes_to_near as f64 * 8.0;
-                Ok(Sample {
-                    value: bits / 1e6 / began.elapsed().as_secs_f64(),
-                    counters,
-                    counted: true,
-                    ..Sample::default()
-                })
-            })
-        });
-        let metric = format!("{RATE} Mbit/s {trip} ms {} % down", loss * 100.0);
-        let mut row = Row::new(CASE, metric, "Mbit/s", Better::Higher).target(target);
-        row.adit = outcomes.adit;
-        row.coder = outcomes.coder;
-        if have("iperf3") {
-            for algorithm in ["bbr", "cubic"] {
-                let kernel = iperf::down(&site.net, seconds, &["-C", algorithm])?;
-                row.beside
-                    .push((format!("kernel {algorithm}"), kernel.megabits));
-            }
+    Ok(())
+}
+
+/// The same with a queue much shorter and one much longer: neither may change
+/// the figures by more than 15 %.
+pub(super) fn queues(context: &Context, site: &mut Site, report: &mut Report) -> Result<()> {
+    let runs = context.options.pick(2, 1);
+    for queue in [32, 10_000] {
+        for (trip, loss, target) in LINKS {
+            let usual = report.median(&metric(trip, loss, 512)).unwrap_or(target);
+            measure(
+                context,
+                site,
+                report,
+                (trip, loss, queue),
+                usual * 0.85,
+                runs,
+            )?;
         }
-        report.push(row);
     }
-    site.keep_logs(&context.options);
+    Ok(())
+}
+
+fn metric(trip: u64, loss: f64, queue: usize) -> String {
+    let usual = format!("{RATE} Mbit/s {trip} ms {} % down", loss * 100.0);
+    match queue {
+        512 => usual,
+        queue => format!("{usual}, queue {queue}"),
+    }
+}
+
+fn measure(
+    context: &Context,
+    site: &mut Site,
+    report: &mut Report,
+    (trip, loss, queue): (u64, f64, usize),
+    target: f64,
+    runs: usize,
+) -> Result<()> {
+    let metric = metric(trip, loss, queue);
+    if !context.options.wants_row(&metric) {
+        return Ok(());
+    }
+    let seconds = context.options.pick(10, 5);
+    site.net.set(Settings {
+        queue,
+        ..settings(RATE, trip, loss)
+    });
+    // What is still on its way goes the old way.
+    thread::sleep(Duration::from_millis(500));
+    let outcomes = site.alternate(runs, |net, deployment| {
+        Plan::down(seconds).test_or_count(net, deployment, deployment.client(&[]))
+    });
+    let mut row = Row::new(CASE, metric, "Mbit/s", Better::Higher)
+        .target(target)
+        .of(outcomes.adit, outcomes.coder);
+    if have("iperf3") {
+        for algorithm in ["bbr", "cubic"] {
+            let kernel = iperf::down(&site.net, seconds, &["-C", algorithm])?;
+            row.beside
+                .push((format!("kernel {algorithm}"), kernel.megabits));
+        }
+    }
+    report.push(row);
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::Result;
 
+use super::flows;
 use crate::{
     context::{Context, Site},
     net::Net,
@@ -25,8 +26,15 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// Pause between the end of a transfer and the look at the memory.
 const SETTLE: Duration = Duration::from_secs(5);
 
+/// How long memory may take to be given back before it is compared with what
+/// it was.
+const BACK: Duration = Duration::from_secs(30);
+
+/// Short flows after all other data.
+const FLOWS: usize = 1000;
+
 /// Metric, unit and target of each row, in order.
-const ROWS: [(&str, &str, Option<f64>); 12] = [
+const ROWS: [(&str, &str, Option<f64>); 15] = [
     ("agent RSS idle", "MB", Some(8.0)),
     ("agent PSS idle", "MB", None),
     ("agent anonymous idle", "MB", None),
@@ -39,6 +47,13 @@ const ROWS: [(&str, &str, Option<f64>); 12] = [
     ("agent RSS after as much more, relayed", "MB", Some(16.0)),
     ("server RSS after the relayed data", "MB", None),
     ("server PSS after the relayed data", "MB", None),
+    ("agent RSS after that and 1000 flows", "MB", Some(16.0)),
+    ("the same, of that idle", "%", Some(110.0)),
+    (
+        "agent anonymous memory then, of that idle",
+        "%",
+        Some(110.0),
+    ),
 ];
 
 pub(super) fn run(context: &Context, site: &mut Site, report: &mut Report) -> Result<()> {
@@ -104,6 +119,10 @@ fn measure(
     move_data(&["--disable-direct-connections"])?;
     let relayed = proc::memory(agent)?;
     let relay = proc::memory(server)?;
+    flows::churn(net, deployment, FLOWS)?;
+    thread::sleep(BACK);
+    let end = proc::memory(agent)?;
+    let part = |end: u64, start: u64| end as f64 / start.max(1) as f64 * 100.0;
     Ok([
         megabytes(memory.rss),
         megabytes(memory.pss),
@@ -117,5 +136,8 @@ fn measure(
         megabytes(relayed.rss),
         megabytes(relay.rss),
         megabytes(relay.pss),
+        megabytes(end.rss),
+        part(end.rss, memory.rss),
+        part(end.anonymous, memory.anonymous),
     ])
 }

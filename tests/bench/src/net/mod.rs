@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-pub(crate) use namespace::{Namespace, remove, with_prefix};
+pub(crate) use namespace::{Namespace, kill_all, remove, with_prefix};
 
 use crate::{
     counters::Counters,

@@ -118,12 +118,17 @@ pub(crate) fn remove(name: &str) {
         if left.is_empty() || Instant::now() > deadline {
             break;
         }
-        for pid in left {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
+        kill_all(name);
         thread::sleep(Duration::from_millis(20));
     }
     let _ = ip(&["netns", "del", name]);
+}
+
+/// Kills what runs in the namespace now.
+pub(crate) fn kill_all(name: &str) {
+    for pid in pids(name) {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
 }
 
 /// Names of the namespaces that begin with `prefix`.

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 
 use super::{
     COMMAND_LIMIT, Deployment, Subject, WORKSPACE,
-    database::{Bridge, Database},
+    database::{self, Bridge, Database},
     plain_command, quote, until,
 };
 use crate::{
@@ -49,7 +49,7 @@ impl RealCoder {
         if !binary.is_file() {
             return Err(format!("ADIT_CODER_BIN: no file {}", binary.display()));
         }
-        let Ok(url) = std::env::var("ADIT_CODER_PG_URL") else {
+        let Ok(url) = std::env::var(database::ADDRESS) else {
             return Err(
                 "ADIT_CODER_PG_URL does not name a PostgreSQL server for the real coder".into(),
             );

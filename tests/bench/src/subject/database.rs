@@ -17,6 +17,10 @@ use url::Url;
 
 use crate::net::Net;
 
+fn name(pid: u32) -> String {
+    format!("adit_bench_{pid}")
+}
+
 /// An empty database, dropped with this.
 #[derive(Debug)]
 pub(super) struct Database {
@@ -30,7 +34,7 @@ impl Database {
         let admin = Url::parse(admin).context("the address of the database")?;
         let this = Self {
             admin,
-            name: format!("adit_bench_{}", std::process::id()),
+            name: name(std::process::id()),
         };
         this.query(&format!(
             "drop database if exists {} with (force)",
@@ -38,6 +42,14 @@ impl Database {
         ))?;
         this.query(&format!("create database {}", this.name))?;
         Ok(this)
+    }
+
+    /// Drops the one that the process `of` may have left behind.
+    pub(super) fn drop_of(admin: &str, of: u32) {
+        if let Ok(admin) = Url::parse(admin) {
+            let name = name(of);
+            drop(Self { admin, name });
+        }
     }
 
     fn query(&self, text: &str) -> Result<()> {
@@ -72,6 +84,9 @@ impl Drop for Database {
         ));
     }
 }
+
+/// The variable with the address of the PostgreSQL server.
+pub(super) const ADDRESS: &str = "ADIT_CODER_PG_URL";
 
 /// Carries connections from loopback in the far namespace to the database.
 #[derive(Debug)]

@@ -128,6 +128,13 @@ pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Result<T>) -> Resul
     }
 }
 
+/// Drops the database that the process `of` may have left behind.
+pub(crate) fn drop_database(of: u32) {
+    if let Ok(admin) = std::env::var(database::ADDRESS) {
+        database::Database::drop_of(&admin, of);
+    }
+}
+
 /// A word for a shell.
 pub(crate) fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
