@@ -335,8 +335,14 @@ fn late_wake_ups_cost_little() {
         (100, 40_000, 32, 70.0),
         (1000, 200, 2000, 800.0),
         (2500, 100, 5000, 1800.0),
+        (100, 20_000, 512, 60.0),
     ] {
-        for slack in [200, 2000] {
+        let slacks = if rtt_us == 20_000 {
+            [8000, 20_000]
+        } else {
+            [200, 2000]
+        };
+        for slack in slacks {
             let link = LinkConfig {
                 rate: rate * MBIT,
                 delay: Duration::from_micros(rtt_us / 2),
@@ -427,4 +433,27 @@ fn a_slow_way_back_for_acknowledgements_costs_little() {
 #[test]
 fn a_bad_start_is_made_good() {
     assert!(goodput(BBR, 100, 0.005, 512, 14) > 70.0);
+}
+
+#[test]
+fn duplicates_and_reordering_cost_little() {
+    for congestion in [BBR, CUBIC] {
+        let link = LinkConfig {
+            rate: 100 * MBIT,
+            delay: Duration::from_millis(10),
+            loss: if congestion == BBR { 0.01 } else { 0.0 },
+            duplicate: 0.01,
+            reorder: 0.02,
+            reorder_by: Duration::from_millis(5),
+            ..LinkConfig::default()
+        };
+        let mut sim = Sim::new(5, link.clone(), link);
+        let (from, to) = (sim.host(using(congestion)), sim.host(using(congestion)));
+        let transfer = sim.transfer(from, to, u64::MAX);
+        let time = Duration::from_secs(5);
+        run(&mut sim, time);
+        let got = mbit(sim.transfers[transfer].read, time);
+        println!("{congestion:?}: {got:.1} Mbit/s");
+        assert!(got > 60.0, "{got}");
+    }
 }

@@ -140,6 +140,8 @@ pub(crate) struct Tcb {
     duplicates: u32,
     cwnd_limited_until: u64,
     pace_at: Nanos,
+    /// Pacing alone kept back what there was to send.
+    pace_blocked: bool,
     last_progress: Nanos,
 
     // Receiving.
@@ -239,6 +241,7 @@ impl Tcb {
             duplicates: 0,
             cwnd_limited_until: 0,
             pace_at: 0,
+            pace_blocked: false,
             last_progress: ctx.now,
             irs: 0,
             recv: RecvBuf::new(ctx.cfg.initial_buffer),

@@ -7,8 +7,11 @@ use crate::wire::tcp::{self, ACK, FIN, Options, PSH, RST, SYN, Segment};
 
 /// Time whose worth of data leaves in one burst.
 const PACING_QUANTUM: Nanos = MILLIS;
-/// Lateness that is made up for.
+/// Time without sending that is made up for.
 const PACING_CREDIT: Nanos = 2 * MILLIS;
+/// The same if there was something to send and the caller came late, which on a
+/// busy machine must not be taken for the pace of the path.
+const LATE_CREDIT: Nanos = 20 * MILLIS;
 
 /// Outcome of asking a connection for a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +49,11 @@ impl Tcb {
         let mut outcome = Output::Idle;
         if self.state != TcpState::TimeWait {
             outcome = self.poll_data(ctx, buf);
+            match outcome {
+                Output::Paced => self.pace_blocked = true,
+                Output::Idle => self.pace_blocked = false,
+                Output::Packet(_) => {}
+            }
             if let Output::Packet(_) = outcome {
                 return outcome;
             }
@@ -141,7 +149,13 @@ impl Tcb {
             // The initial window leaves at once.
             return;
         }
-        let base = self.pace_at.max(now.saturating_sub(PACING_CREDIT));
+        let credit = if self.pace_blocked {
+            let half = self.rtt.min().unwrap_or(0) / 2;
+            half.clamp(PACING_CREDIT, LATE_CREDIT)
+        } else {
+            PACING_CREDIT
+        };
+        let base = self.pace_at.max(now.saturating_sub(credit));
         self.pace_at = base + bytes as u64 * 1_000_000_000 / rate.max(1);
     }
 
