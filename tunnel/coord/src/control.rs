@@ -27,6 +27,10 @@ use crate::token::ResumeToken;
 const VERSION: &str = "2.0";
 /// How long the coordinator may take to hang up after a goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// Longest wait before another attempt while the agent is in use, and for how
+/// long after the loss of a session such hurry makes sense.
+const HURRY: Duration = Duration::from_millis(400);
+const HURRY_SPAN: Duration = Duration::from_secs(60);
 /// Budget of one dial.
 const DIAL: Duration = Duration::from_secs(30);
 
@@ -65,6 +69,17 @@ pub(crate) struct Control {
     pub(crate) refusal: Refusal,
 }
 
+/// Why a session could not be opened.
+#[derive(Debug, thiserror::Error)]
+enum DialFailure {
+    /// No WebSocket.
+    #[error(transparent)]
+    Http(#[from] adit_http::Error),
+    /// The WebSocket opened, but the calls on it failed.
+    #[error("the server takes the connection but not the coordination calls: {0}")]
+    Calls(adit_rpc::Error),
+}
+
 /// Why a session ended.
 enum Ended {
     Stopped,
@@ -101,6 +116,7 @@ impl Control {
         let mut attempt = 0;
         let mut first = true;
         let mut error = None;
+        let mut lost_at: Option<Instant> = None;
         loop {
             attempt += 1;
             running
@@ -110,7 +126,12 @@ impl Control {
                     attempt,
                     error: error.take(),
                 });
-            let wait = backoff.wait(&mut rand::rng());
+            let mut wait = backoff.wait(&mut rand::rng());
+            if lost_at.is_some_and(|at| at.elapsed() < HURRY_SPAN)
+                && running.control.node.peer_active(agent).await
+            {
+                wait = wait.min(HURRY.mul_f64(rand::random_range(0.5..=1.0)));
+            }
             let dial = running.control.dial(running.token.as_ref(), wait);
             let dialled = tokio::select! {
                 dialled = running.keep_time(dial) => dialled,
@@ -119,14 +140,18 @@ impl Control {
             let session = match dialled {
                 Ok(session) => session,
                 Err(failure) => {
-                    if failure.refuses_field("resume_token") {
-                        running.token = None;
-                    } else if std::mem::take(&mut first) && is_permanent(&failure) {
-                        let refusal = &running.control.refusal;
-                        *refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
-                        break;
-                    }
                     error = Some(failure.to_string());
+                    match failure {
+                        DialFailure::Http(refused) if refused.refuses_field("resume_token") => {
+                            running.token = None;
+                        }
+                        DialFailure::Http(refused) if first && is_permanent(&refused) => {
+                            let refusal = &running.control.refusal;
+                            *refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(refused);
+                            break;
+                        }
+                        DialFailure::Http(_) | DialFailure::Calls(_) => first = false,
+                    }
                     tracing::debug!(attempt, error, "coordinator not reached");
                     continue;
                 }
@@ -142,6 +167,7 @@ impl Control {
                 }
             }
             attempt = 0;
+            lost_at = Some(Instant::now());
             backoff.ended(since.elapsed());
             let ages = running.ages().await;
             running
@@ -157,7 +183,7 @@ impl Control {
         &self,
         token: Option<&ResumeToken>,
         wait: Duration,
-    ) -> impl Future<Output = Result<Session, adit_http::Error>> + use<> {
+    ) -> impl Future<Output = Result<Session, DialFailure>> + use<> {
         let mut path = format!(
             "/api/v2/workspaceagents/{}/coordinate?version={VERSION}",
             self.agent
@@ -170,29 +196,24 @@ impl Control {
         let http = self.http.clone();
         async move {
             tokio::time::sleep(wait).await;
-            loop {
-                let socket = http.websocket(&path, Vec::new(), None).await?;
-                let stream = adit_ws::ByteStream::new(socket);
-                let monitor = stream.monitor();
-                let (connection, _) = Connection::client(stream, adit_yamux::Config::default());
-                let rpc = TailnetClient::new(connection.clone()).with_timeout(DIAL);
-                // Both calls start at once: each costs a round trip.
-                match tokio::try_join!(rpc.coordinate(), rpc.stream_derp_maps()) {
-                    Ok(((requests, responses), maps)) => {
-                        return Ok(Session {
-                            requests,
-                            responses,
-                            maps,
-                            rpc,
-                            connection,
-                        });
-                    }
-                    Err(error) => {
-                        monitor.set_close(1011, &error.to_string());
-                        tracing::debug!(%error, "coordination calls failed");
-                        connection.close().await;
-                        tokio::time::sleep(Duration::from_secs(1)).await;
-                    }
+            let socket = http.websocket(&path, Vec::new(), None).await?;
+            let stream = adit_ws::ByteStream::new(socket);
+            let monitor = stream.monitor();
+            let (connection, _) = Connection::client(stream, adit_yamux::Config::default());
+            let rpc = TailnetClient::new(connection.clone()).with_timeout(DIAL);
+            // Both calls start at once: each costs a round trip.
+            match tokio::try_join!(rpc.coordinate(), rpc.stream_derp_maps()) {
+                Ok(((requests, responses), maps)) => Ok(Session {
+                    requests,
+                    responses,
+                    maps,
+                    rpc,
+                    connection,
+                }),
+                Err(error) => {
+                    monitor.set_close(1011, &error.to_string());
+                    let _ = tokio::time::timeout(GOODBYE, connection.close()).await;
+                    Err(DialFailure::Calls(error))
                 }
             }
         }

@@ -6,6 +6,7 @@
 //! [`relay`] is the server side: an engine that takes upgraded connections,
 //! and helpers that make the HTTP answers leading there.
 
+mod alarm;
 mod carrier;
 pub mod client;
 pub mod frame;

@@ -2,7 +2,7 @@
 
 use adit_keys::{BOX_OVERHEAD, DiscoPublic, NONCE_LEN, OpenError, SharedKey};
 
-use crate::{DecodeError, HEADER_LEN, MAGIC, Message};
+use crate::{DecodeError, HEADER_LEN, MAGIC, Message, PADDED_DATAGRAM_LEN};
 
 /// Whether a datagram is a disco datagram and not WireGuard.
 ///
@@ -66,7 +66,20 @@ pub fn seal(
     nonce: &[u8; NONCE_LEN],
     message: &Message,
 ) -> Vec<u8> {
-    let plaintext = message.encode();
+    seal_padded(sender, shared, nonce, message, PADDED_DATAGRAM_LEN)
+}
+
+/// As [`seal`], with pings and pongs padded to datagrams of `len` bytes, or to
+/// the usual length if that is larger: to find out what a path can carry.
+pub fn seal_padded(
+    sender: &DiscoPublic,
+    shared: &SharedKey,
+    nonce: &[u8; NONCE_LEN],
+    message: &Message,
+    len: usize,
+) -> Vec<u8> {
+    let mut plaintext = Vec::new();
+    message.encode_padded_into(len, &mut plaintext);
     let mut datagram = Vec::with_capacity(HEADER_LEN + BOX_OVERHEAD + plaintext.len());
     datagram.extend_from_slice(&MAGIC);
     datagram.extend_from_slice(sender.as_bytes());

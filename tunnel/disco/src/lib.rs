@@ -9,7 +9,7 @@
 mod envelope;
 mod message;
 
-pub use envelope::{Envelope, OpenMessageError, is_disco, seal};
+pub use envelope::{Envelope, OpenMessageError, is_disco, seal, seal_padded};
 pub use message::{DecodeError, Message, TxId};
 
 /// First bytes of every disco datagram: `TS` and U+1F4AC.

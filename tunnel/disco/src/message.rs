@@ -73,17 +73,19 @@ const CALL_ME_MAYBE: u8 = 3;
 /// Version of the padded form of pings and pongs. Receivers ignore it.
 const PADDED_VERSION: u8 = 1;
 
-/// Type and version byte.
-const PREFIX_LEN: usize = 2;
-
-const PADDED_BODY_LEN: usize = PADDED_DATAGRAM_LEN - HEADER_LEN - BOX_OVERHEAD - PREFIX_LEN;
-
 /// An address in a message: 16 address bytes and the port.
 const ENDPOINT_LEN: usize = 18;
 
 impl Message {
     /// Appends the plaintext, padded where the protocol wants padding.
     pub fn encode_into(&self, out: &mut Vec<u8>) {
+        self.encode_padded_into(PADDED_DATAGRAM_LEN, out);
+    }
+
+    /// As [`encode_into`](Self::encode_into), with pings and pongs padded to
+    /// datagrams of `len` bytes, or to the usual length if that is larger.
+    pub fn encode_padded_into(&self, len: usize, out: &mut Vec<u8>) {
+        let plain = len.max(PADDED_DATAGRAM_LEN) - HEADER_LEN - BOX_OVERHEAD;
         let start = out.len();
         match self {
             Self::Ping { tx, node_key } => {
@@ -92,13 +94,13 @@ impl Message {
                 if let Some(key) = node_key {
                     out.extend_from_slice(key.as_bytes());
                 }
-                out.resize(start + PREFIX_LEN + PADDED_BODY_LEN, 0);
+                out.resize(start + plain, 0);
             }
             Self::Pong { tx, src } => {
                 out.extend_from_slice(&[PONG, PADDED_VERSION]);
                 out.extend_from_slice(&tx.0);
                 put_endpoint(out, *src);
-                out.resize(start + PREFIX_LEN + PADDED_BODY_LEN, 0);
+                out.resize(start + plain, 0);
             }
             Self::CallMeMaybe { endpoints } => {
                 out.extend_from_slice(&[CALL_ME_MAYBE, 0]);

@@ -20,12 +20,15 @@ mod types;
 
 pub use mesh::Mesh;
 pub use types::{
-    Event, MeshConfig, NotDirect, PeerConfig, PeerError, PeerInfo, Received, Route, Sealed,
+    Event, Load, MeshConfig, NotDirect, PeerConfig, PeerError, PeerInfo, Received, Route, Sealed,
     Transmit, Via,
 };
 
 /// Most bytes by which a sealed packet exceeds the inner packet.
 pub const OVERHEAD: usize = noise::OVERHEAD;
+
+/// Largest inner packet that may be sealed or come out.
+pub const MAX_MTU: usize = 9216;
 
 /// Output buffers given to the mesh must hold this many bytes.
 pub const BUFFER_LEN: usize = noise::MAX_DATAGRAM;

@@ -14,9 +14,9 @@ use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Packet, Tunn, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
 
-/// Datagrams above this are no WireGuard of ours: the inner MTU is at most
-/// 1500. Also keeps the cipher's output buffer large enough.
-pub(crate) const MAX_DATAGRAM: usize = 2048;
+/// Datagrams above this are no WireGuard of ours. Also keeps the cipher's
+/// output buffer large enough.
+pub(crate) const MAX_DATAGRAM: usize = crate::MAX_MTU + OVERHEAD;
 
 /// Bytes a sealed packet is longer than its content.
 pub(crate) const OVERHEAD: usize = 32;

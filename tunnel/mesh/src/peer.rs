@@ -27,6 +27,8 @@ pub(crate) struct Peer {
     pub(crate) tx_bytes: u64,
     /// Relay region the peer's last packet came through.
     pub(crate) seen_region: Option<u32>,
+    /// The direct path, as the mesh noted it.
+    pub(crate) noted: Option<SocketAddr>,
     /// Earliest entry in the mesh's timer queue.
     pub(crate) armed: Option<Instant>,
 }
@@ -109,6 +111,7 @@ impl Peer {
             allowed_ips: self.allowed.clone(),
             home_region: self.config.home_region,
             direct: self.paths.direct(),
+            mtu: self.paths.mtu(),
             latency: self.paths.latency(),
             not_direct: self.paths.not_direct(now),
             last_handshake: self.tunnel.last_handshake(),
@@ -116,10 +119,5 @@ impl Peer {
             tx_bytes: self.tx_bytes,
             active: self.paths.active(now),
         }
-    }
-
-    /// Whether `addr` is where packets to the peer go now.
-    pub(crate) fn uses(&self, addr: SocketAddr) -> bool {
-        self.paths.direct() == Some(addr)
     }
 }

@@ -208,6 +208,20 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
+    /// A data packet that surely is the peer's belongs to no session in force:
+    /// one of the two clocks jumped or stood still, and the peer does not know
+    /// that its session is over.
+    pub(crate) fn outdated(&mut self, now: Instant, datagram: &[u8], rng: &mut impl Rng) {
+        if kind(datagram) == Kind::Data
+            && !self.accepts(now, index_at(datagram, 4))
+            && self
+                .last_handshake
+                .is_none_or(|at| now.duration_since(at) >= REKEY_TIMEOUT)
+        {
+            self.start(now, rng);
+        }
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) wants to run next.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let no_reply = self.unanswered.map(|t| t + KEEPALIVE + REKEY_TIMEOUT);

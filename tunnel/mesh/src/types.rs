@@ -121,6 +121,13 @@ pub enum Event {
         /// The direct address, or `None` for the relay.
         direct: Option<SocketAddr>,
     },
+    /// Another size of inner packets fits the path to a peer from now on.
+    Mtu {
+        /// The peer.
+        id: Uuid,
+        /// Largest inner packet, in bytes.
+        mtu: usize,
+    },
     /// A handshake with a peer completed.
     Established {
         /// The peer.
@@ -156,6 +163,8 @@ pub struct PeerInfo {
     pub home_region: u32,
     /// Direct address in use.
     pub direct: Option<SocketAddr>,
+    /// Largest inner packet that fits, in bytes.
+    pub mtu: usize,
     /// Round-trip time of the direct path.
     pub latency: Option<Duration>,
     /// Set when there is no direct path.
@@ -168,6 +177,21 @@ pub struct PeerInfo {
     pub tx_bytes: u64,
     /// Something was sent within the last 45 s.
     pub active: bool,
+}
+
+/// What a [`Mesh`](crate::Mesh) keeps, as counts over all peers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Granted peers.
+    pub peers: usize,
+    /// Addresses that may lead to them.
+    pub candidates: usize,
+    /// Pings that wait for a pong.
+    pub pings: usize,
+    /// Entries in the timer queue.
+    pub timers: usize,
+    /// Datagrams that wait to be sent.
+    pub queued: usize,
 }
 
 /// A peer description that cannot be used.

@@ -125,7 +125,7 @@ fn a_relay_cannot_pass_one_peer_off_as_another() {
         net.grant(a, b, a == 0);
     }
     net.run(MS(200));
-    let mut out = vec![0; 2048];
+    let mut out = vec![0; adit_mesh::BUFFER_LEN];
     let inner = packet(net.nodes[0].ip, net.nodes[1].ip, b"hi");
     let (now, dst) = (net.now, net.nodes[1].ip);
     let Sealed::Ready { len, .. } = net.nodes[0].mesh.seal(now, &dst, &inner, &mut out) else {
@@ -133,7 +133,7 @@ fn a_relay_cannot_pass_one_peer_off_as_another() {
     };
     let liar = net.nodes[2].key;
     let honest = net.nodes[0].key;
-    let mut inner_out = vec![0; 2048];
+    let mut inner_out = vec![0; adit_mesh::BUFFER_LEN];
     let got = net.nodes[1]
         .mesh
         .handle_derp(now, common::REGION, liar, &out[..len], &mut inner_out);
@@ -333,6 +333,107 @@ fn the_direct_path_survives_the_relay() {
     assert!(handshakes >= 3, "rekeyed {handshakes} times");
 }
 
+/// Largest inner packet that node `n` may send to the other.
+fn mtu(net: &Net, n: usize) -> usize {
+    let id = net.nodes[1 - n].id;
+    net.nodes[n].mesh.peer(net.now, &id).unwrap().mtu
+}
+
+#[test]
+fn larger_packets_go_where_they_fit() {
+    for (largest, inner) in [
+        (1311, 1280),
+        (1400, 1360),
+        (1472, 1440),
+        (9000, 8920),
+        (65_000, 9216),
+    ] {
+        let mut net = pair(700);
+        net.largest = largest;
+        let _ = longest_gap(&mut net, MS(100));
+        assert_eq!(mtu(&net, 0), 1280, "nothing is tried for a few packets");
+        let _ = longest_gap(&mut net, Duration::from_secs(2));
+        assert_eq!([mtu(&net, 0), mtu(&net, 1)], [inner; 2], "{largest}");
+        net.take(1);
+        let payload = vec![7; inner - 40];
+        net.send(0, 1, &payload);
+        net.run(MS(50));
+        if inner > 1280 {
+            assert_eq!(net.take(1), [payload]);
+        }
+    }
+}
+
+#[test]
+fn a_path_that_shrinks_is_noticed_and_one_that_grows_is_found() {
+    for seed in 0..10 {
+        let mut net = pair(720 + seed);
+        net.udp = Link {
+            jitter: MS(2),
+            ..Link::clean(1 + seed * 4)
+        };
+        net.largest = 9000;
+        let _ = longest_gap(&mut net, Duration::from_secs(3));
+        assert_eq!(mtu(&net, 0), 8920, "seed {seed}");
+        net.largest = 1472;
+        net.nodes[0].events.clear();
+        let start = net.now;
+        while mtu(&net, 0) != 1280 {
+            let _ = longest_gap(&mut net, MS(20));
+            assert!(net.now - start < MS(2000), "seed {seed}");
+        }
+        assert!(net.direct(0, 1).is_some(), "the path itself is fine");
+        let told = net.nodes[0]
+            .events
+            .iter()
+            .any(|e| matches!(e, Event::Mtu { mtu: 1280, .. }));
+        assert!(told);
+        let _ = longest_gap(&mut net, Duration::from_secs(60));
+        assert_eq!(mtu(&net, 0), 1440, "seed {seed}");
+        // The system says so itself: nothing to wait for.
+        let (now, addr) = (net.now, net.addr(1));
+        net.nodes[0].mesh.send_too_long(now, addr, 1472);
+        assert_eq!(mtu(&net, 0), 1280);
+    }
+}
+
+#[test]
+fn a_path_given_up_takes_its_size_along() {
+    let mut net = pair(740);
+    let _ = longest_gap(&mut net, Duration::from_secs(2));
+    assert_eq!(mtu(&net, 0), 9216);
+    net.udp.up = false;
+    let _ = longest_gap(&mut net, Duration::from_secs(5));
+    assert!(net.direct(0, 1).is_none());
+    assert_eq!(mtu(&net, 0), 1280);
+}
+
+#[test]
+fn a_thousand_packets_may_overtake_one() {
+    let mut net = pair(750);
+    net.run(MS(200));
+    let (now, dst) = (net.now, net.nodes[1].ip);
+    let mut sealed = Vec::new();
+    for n in 0..1001u32 {
+        let inner = packet(net.nodes[0].ip, dst, &n.to_be_bytes());
+        let mut out = vec![0; adit_mesh::BUFFER_LEN];
+        let Sealed::Ready { len, .. } = net.nodes[0].mesh.seal(now, &dst, &inner, &mut out) else {
+            panic!("no session");
+        };
+        out.truncate(len);
+        sealed.push(out);
+    }
+    sealed.rotate_left(1);
+    let (key, mut out) = (net.nodes[0].key, vec![0; adit_mesh::BUFFER_LEN]);
+    for data in sealed {
+        let mesh = &mut net.nodes[1].mesh;
+        let got = mesh.handle_derp(now, common::REGION, key, &data, &mut out);
+        assert!(matches!(got, Received::Packet { .. }));
+        let again = mesh.handle_derp(now, common::REGION, key, &data, &mut out);
+        assert_eq!(again, Received::Nothing, "once is enough");
+    }
+}
+
 #[test]
 fn rekeying_loses_nothing() {
     let mut net = pair(11);
@@ -472,7 +573,7 @@ fn arbitrary_datagrams_do_no_harm() {
     let mut net = pair(16);
     net.run(MS(200));
     let mut rng = rand::rngs::StdRng::seed_from_u64(7);
-    let mut out = vec![0; 2048];
+    let mut out = vec![0; adit_mesh::BUFFER_LEN];
     for _ in 0..20_000 {
         let most = if rng.random_ratio(1, 50) { 65_536 } else { 200 };
         let len = rng.random_range(0..most);

@@ -1,17 +1,17 @@
 //! The task that reads and writes a connection.
 
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::queue::Shared;
 use super::{CloseReason, Event};
+use crate::alarm::Alarm;
 use crate::carrier::{Carrier, CarrierError};
 use crate::frame::{Decoder, Frame, RawFrame};
 
@@ -52,7 +52,7 @@ pub(super) struct Driver<IO> {
     events: Vec<Event>,
     heard_at: Instant,
     stuck_since: Option<Instant>,
-    timer: Pin<Box<Sleep>>,
+    alarm: Alarm,
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
@@ -74,7 +74,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             events: Vec::new(),
             heard_at: now,
             stuck_since: None,
-            timer: Box::pin(sleep_until(now + READ_TIMEOUT)),
+            alarm: Alarm::new(now + READ_TIMEOUT),
         };
         early.into_iter().for_each(|frame| new.handle(frame));
         let shared = new.shared.clone();
@@ -203,11 +203,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             if stuck_until.is_some_and(|at| at <= now) {
                 return Err(CloseReason::WriteTimeout);
             }
-            let until = stuck_until.map_or(silent_until, |at| at.min(silent_until));
-            if self.timer.deadline() != until {
-                self.timer.as_mut().reset(until);
-            }
-            if self.timer.as_mut().poll(cx).is_pending() {
+            if self.alarm.poll(cx, silent_until, stuck_until).is_pending() {
                 return Ok(());
             }
         }

@@ -3,8 +3,7 @@
 //! A single task reads, writes and keeps the time, so that an idle client
 //! costs one small allocation of each. Reading never waits for writing.
 
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
@@ -13,11 +12,12 @@ use std::time::Duration;
 use adit_keys::{KEY_LEN, NodePublic};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::Core;
 use super::outbox::Outbox;
 use super::registry::{Conn, Route};
+use crate::alarm::Alarm;
 use crate::carrier::{Carrier, CarrierError};
 use crate::frame::{
     self, Decoder, FrameError, MAX_PACKET, PING_LEN, PeerGoneReason, Policy, RawFrame, kind,
@@ -123,7 +123,7 @@ where
         keep_alive_at: now + period,
         stuck_since: None,
         busy: true,
-        timer: Box::pin(sleep_until(now + period)),
+        alarm: Alarm::new(now + period),
         route: None,
         gone_tokens: GONE_BURST,
         gone_at: now,
@@ -220,7 +220,7 @@ struct Session<'a, IO> {
     stuck_since: Option<Instant>,
     /// Something happened since the last keep-alive.
     busy: bool,
-    timer: Pin<Box<Sleep>>,
+    alarm: Alarm,
     route: Option<(NodePublic, Route, u64)>,
     gone_tokens: f64,
     gone_at: Instant,
@@ -401,11 +401,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Session<'_, IO> {
                     continue;
                 }
             }
-            let until = stuck_until.map_or(self.keep_alive_at, |at| at.min(self.keep_alive_at));
-            if self.timer.deadline() != until {
-                self.timer.as_mut().reset(until);
-            }
-            if self.timer.as_mut().poll(cx).is_pending() {
+            if self
+                .alarm
+                .poll(cx, self.keep_alive_at, stuck_until)
+                .is_pending()
+            {
                 return Ok(());
             }
         }

@@ -202,6 +202,15 @@ impl Core {
                         }
                     }
                 }
+                adit_mesh::Event::Mtu { id, mtu } => {
+                    tracing::debug!(peer = %id, mtu, "packets may have another size");
+                    if let Some(peer) = self.mesh.peer(now, &id) {
+                        let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+                        for ip in peer.allowed_ips {
+                            self.stack.set_path_mtu(ip, mtu);
+                        }
+                    }
+                }
                 adit_mesh::Event::Established { id } => {
                     tracing::debug!(peer = %id, "handshake complete")
                 }

@@ -132,6 +132,7 @@ impl Core {
         let mut stack_config = StackConfig::new(config.addresses.clone(), rand::random());
         // What WireGuard opened cannot have been damaged on the way.
         stack_config.verify_checksums = false;
+        stack_config.max_mtu = adit_mesh::MAX_MTU;
         let mut core = Self {
             inbox,
             sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),

@@ -1,5 +1,6 @@
 //! Everything that goes out.
 
+use std::net::{Ipv6Addr, SocketAddr};
 use std::task::Context;
 use std::time::Instant;
 
@@ -17,7 +18,7 @@ impl Core {
     /// Sends what mesh and stack have; whether there was anything.
     pub(super) fn transmit(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let mut any = self.transmit_control(now);
-        if self.resume(cx, now) && self.relays.congested(now).is_none() {
+        if self.resume(cx, now) {
             any |= self.transmit_packets(now);
             // Sealing may have begun a handshake or a probe.
             self.transmit_control(now);
@@ -30,22 +31,29 @@ impl Core {
     fn resume(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         loop {
             if let Some(to) = self.batch.destination().filter(|_| !self.batch.is_empty()) {
-                match self.batch.flush(&self.sockets) {
-                    SendResult::Done => {}
-                    SendResult::Unreachable => self.mesh.send_failed(now, to),
-                    SendResult::Blocked => {
-                        if self.sockets.poll_writable(cx, to).is_pending() {
-                            return false;
-                        }
-                        continue;
+                let sent = self.batch.flush(&mut self.sockets);
+                if sent == SendResult::Blocked {
+                    if self.sockets.poll_writable(cx, to).is_pending() {
+                        return false;
                     }
+                    continue;
                 }
+                self.note_sent(now, to, sent);
             }
             let Some((to, data)) = self.held.take() else {
                 return true;
             };
             self.batch.slot()[..data.len()].copy_from_slice(&data);
             self.batch.push(to, data.len());
+        }
+    }
+
+    /// Tells the mesh what came of a send.
+    fn note_sent(&mut self, now: Instant, to: SocketAddr, sent: SendResult) {
+        match sent {
+            SendResult::Done | SendResult::Blocked => {}
+            SendResult::Unreachable => self.mesh.send_failed(now, to),
+            SendResult::TooLong(len) => self.mesh.send_too_long(now, to, len),
         }
     }
 
@@ -67,11 +75,8 @@ impl Core {
             match transmit.via {
                 Via::Udp(to) => {
                     // Control traffic is repeated; a full socket may drop it.
-                    if self.sockets.send(to, &transmit.data, transmit.data.len())
-                        == SendResult::Unreachable
-                    {
-                        self.mesh.send_failed(now, to);
-                    }
+                    let sent = self.sockets.send(to, &transmit.data, transmit.data.len());
+                    self.note_sent(now, to, sent);
                 }
                 Via::Derp { region, key } => self.relay(now, region, key, transmit.data.into()),
             }
@@ -82,8 +87,19 @@ impl Core {
     /// Seals and sends packets of the stack.
     fn transmit_packets(&mut self, now: Instant) -> bool {
         let mut any = false;
+        let congested = self.relays.congested(now).is_some();
         for _ in 0..PACKETS {
-            let Some(packet) = self.stack.poll_transmit(now, &mut self.inner) else {
+            let (mesh, relays) = (&self.mesh, &self.relays);
+            // Who is reached through a relay that has no room waits, and nobody
+            // else.
+            let open = |dst: &Ipv6Addr| {
+                !congested
+                    || mesh
+                        .relay_only(now, dst)
+                        .is_none_or(|region| !relays.is_congested(now, region))
+            };
+            let packet = self.stack.poll_transmit_to(now, &mut self.inner, open);
+            let Some(packet) = packet else {
                 break;
             };
             any = true;
@@ -108,17 +124,13 @@ impl Core {
             }
             let at = self.batch.position();
             let before = self.batch.destination();
-            match self.batch.flush(&self.sockets) {
-                SendResult::Done => {}
-                SendResult::Unreachable => {
-                    if let Some(before) = before {
-                        self.mesh.send_failed(now, before);
-                    }
-                }
-                SendResult::Blocked => {
-                    self.held = Some((to, self.batch.written(len).to_vec()));
-                    break;
-                }
+            let sent = self.batch.flush(&mut self.sockets);
+            if sent == SendResult::Blocked {
+                self.held = Some((to, self.batch.written(len).to_vec()));
+                break;
+            }
+            if let Some(before) = before {
+                self.note_sent(now, before, sent);
             }
             self.batch.restart(at, to, len);
         }
@@ -126,9 +138,9 @@ impl Core {
             self.last_data = Some(now);
             if let Some(to) = self.batch.destination()
                 && self.held.is_none()
-                && self.batch.flush(&self.sockets) == SendResult::Unreachable
             {
-                self.mesh.send_failed(now, to);
+                let sent = self.batch.flush(&mut self.sockets);
+                self.note_sent(now, to, sent);
             }
         }
         any

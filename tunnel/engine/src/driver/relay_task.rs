@@ -19,7 +19,7 @@ const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Longest wait while traffic wants to go this way, and for how long such
 /// hurry makes sense.
-const BUSY_MAX: Duration = Duration::from_millis(500);
+const BUSY_MAX: Duration = Duration::from_millis(250);
 const BUSY_SPAN: Duration = Duration::from_secs(60);
 /// A connection that lasted this long resets the wait.
 const HEALTHY: Duration = Duration::from_secs(10);

@@ -49,6 +49,12 @@ struct Region {
 }
 
 impl Region {
+    fn congested_until(&self, now: Instant) -> Option<Instant> {
+        self.congested_since
+            .map(|at| at + PATIENCE)
+            .filter(|at| *at > now)
+    }
+
     fn set_busy(&self, busy: bool) {
         self.wish
             .send_if_modified(|wish| std::mem::replace(&mut wish.busy, busy) != busy);
@@ -247,14 +253,20 @@ impl Relays {
         }
     }
 
-    /// Whether the core should wait with new packets; then until when at most.
+    /// Whether new packets for some region should wait; then until when at
+    /// most.
     pub(crate) fn congested(&self, now: Instant) -> Option<Instant> {
         self.regions
             .values()
-            .filter_map(|r| r.congested_since)
-            .map(|t| t + PATIENCE)
-            .filter(|t| *t > now)
+            .filter_map(|r| r.congested_until(now))
             .min()
+    }
+
+    /// Whether new packets for this region should wait.
+    pub(crate) fn is_congested(&self, now: Instant, region: u32) -> bool {
+        self.regions
+            .get(&region)
+            .is_some_and(|r| r.congested_until(now).is_some())
     }
 
     /// Next report of a region.

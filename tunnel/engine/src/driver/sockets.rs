@@ -46,6 +46,16 @@ impl Socket {
         Ok(Self { io, state })
     }
 
+    /// Takes back that segmentation offload was switched off: it was refused
+    /// for the length of the segments, which fits into no other case.
+    fn offload_again(&mut self) {
+        if self.state.max_gso_segments() == 1
+            && let Ok(state) = UdpSocketState::new(UdpSockRef::from(&self.io))
+        {
+            self.state = state;
+        }
+    }
+
     fn port(&self) -> u16 {
         self.io.local_addr().map_or(0, |a| a.port())
     }
@@ -76,6 +86,8 @@ pub(crate) enum SendResult {
     Blocked,
     /// The address cannot be reached from here.
     Unreachable,
+    /// Datagrams of this length do not fit the way out.
+    TooLong(usize),
 }
 
 /// Both sockets.
@@ -166,8 +178,12 @@ impl Sockets {
     }
 
     /// Sends `contents`, cut into datagrams of `segment` bytes.
-    pub(crate) fn send(&self, to: SocketAddr, contents: &[u8], segment: usize) -> SendResult {
-        let Some(socket) = (if to.is_ipv6() { &self.v6 } else { &self.v4 }) else {
+    pub(crate) fn send(&mut self, to: SocketAddr, contents: &[u8], segment: usize) -> SendResult {
+        let Some(socket) = (if to.is_ipv6() {
+            &mut self.v6
+        } else {
+            &mut self.v4
+        }) else {
             return SendResult::Unreachable;
         };
         let most =
@@ -191,6 +207,10 @@ impl Sockets {
                     return SendResult::Blocked;
                 }
                 Err(error) if is_unreachable(&error) => return SendResult::Unreachable,
+                Err(error) if is_too_long(&error, segment) => {
+                    socket.offload_again();
+                    return SendResult::TooLong(segment);
+                }
                 Err(error) => tracing::debug!(%to, %error, "UDP send failed"),
             }
         }
@@ -216,6 +236,24 @@ fn is_unreachable(error: &io::Error) -> bool {
             | io::ErrorKind::AddrNotAvailable
             | io::ErrorKind::NetworkDown
     )
+}
+
+/// Errors that mean "longer than the link". Batches are refused with another
+/// number than single datagrams.
+fn is_too_long(error: &io::Error, segment: usize) -> bool {
+    #[cfg(unix)]
+    {
+        use nix::errno::Errno;
+        let code = error.raw_os_error().map(Errno::from_raw);
+        code == Some(Errno::EMSGSIZE)
+            || (code == Some(Errno::EINVAL) && segment > adit_disco::PADDED_DATAGRAM_LEN + 2)
+    }
+    #[cfg(windows)]
+    {
+        let _ = segment;
+        // WSAEMSGSIZE
+        error.raw_os_error() == Some(10_040)
+    }
 }
 
 /// Datagrams of one destination and size, collected for one system call.
@@ -284,7 +322,7 @@ impl Batch {
     }
 
     /// Sends what is collected; on [`SendResult::Blocked`] it stays.
-    pub(crate) fn flush(&mut self, sockets: &Sockets) -> SendResult {
+    pub(crate) fn flush(&mut self, sockets: &mut Sockets) -> SendResult {
         let Some(to) = self.to.filter(|_| self.len > 0) else {
             return SendResult::Done;
         };

@@ -8,6 +8,7 @@ use adit_keys::NONCE_LEN;
 use rand::RngCore;
 
 use super::{Mesh, PeerIndex};
+use crate::noise::MAX_DATAGRAM;
 use crate::paths::Action;
 use crate::types::{Event, Transmit, Via};
 
@@ -55,10 +56,12 @@ impl Mesh {
                         key: peer.key(),
                     },
                 };
-                self.send_disco(index, back, &Message::Pong { tx, src });
+                // As long as the ping: shows that this direction carries it too.
+                let len = datagram.len().min(MAX_DATAGRAM);
+                self.send_disco(index, back, len, &Message::Pong { tx, src });
             }
             Message::Pong { tx, .. } => {
-                if let Some(answered) = peer.paths.ponged(now, tx)
+                if let Some(answered) = peer.paths.ponged(now, tx, datagram.len())
                     && let Some(token) = answered.token
                 {
                     self.events.push_back(Event::Pong {
@@ -87,10 +90,13 @@ impl Mesh {
         let peer = self.peers.get_mut(&index)?;
         peer.paths.ping_all(now, token, &mut self.rng);
         let relay = peer.relay();
-        let tx = peer.paths.note_ping(now, relay, Some(token), &mut self.rng);
+        let tx = peer
+            .paths
+            .note_ping(now, relay, 0, Some(token), &mut self.rng);
         self.send_disco(
             index,
             relay,
+            0,
             &Message::Ping {
                 tx,
                 node_key: Some(self.node_public),
@@ -100,22 +106,24 @@ impl Mesh {
         Some(token)
     }
 
-    pub(super) fn send_disco(&mut self, index: PeerIndex, via: Via, message: &Message) {
+    /// Pings and pongs are padded to `len` bytes, if that is more than usual.
+    pub(super) fn send_disco(&mut self, index: PeerIndex, via: Via, len: usize, message: &Message) {
         let Some(peer) = self.peers.get(&index) else {
             return;
         };
         let mut nonce = [0; NONCE_LEN];
         self.rng.fill_bytes(&mut nonce);
-        let data = adit_disco::seal(&self.disco_public, &peer.disco, &nonce, message);
+        let data = adit_disco::seal_padded(&self.disco_public, &peer.disco, &nonce, message, len);
         self.transmit(Transmit { via, data });
     }
 
     pub(super) fn act(&mut self, now: Instant, index: PeerIndex, action: Action) {
         match action {
-            Action::Ping { tx, to } => {
+            Action::Ping { tx, to, len } => {
                 self.send_disco(
                     index,
                     Via::Udp(to),
+                    len,
                     &Message::Ping {
                         tx,
                         node_key: Some(self.node_public),
@@ -132,11 +140,25 @@ impl Mesh {
                     && !endpoints.is_empty()
                 {
                     let relay = peer.relay();
-                    self.send_disco(index, relay, &Message::CallMeMaybe { endpoints });
+                    self.send_disco(index, relay, 0, &Message::CallMeMaybe { endpoints });
+                }
+            }
+            Action::Mtu(mtu) => {
+                if let Some(peer) = self.peers.get(&index) {
+                    self.events.push_back(Event::Mtu { id: peer.id, mtu });
                 }
             }
             Action::Changed(direct) => {
                 if let Some(peer) = self.peers.get_mut(&index) {
+                    let old = std::mem::replace(&mut peer.noted, direct);
+                    if old != direct {
+                        if let Some(addr) = old {
+                            self.by_direct.remove(&(addr, index));
+                        }
+                        if let Some(addr) = direct {
+                            self.by_direct.insert((addr, index));
+                        }
+                    }
                     if direct.is_some() {
                         peer.tunnel.nudge(now, &mut self.rng);
                     }

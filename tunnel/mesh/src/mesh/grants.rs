@@ -90,6 +90,7 @@ impl Mesh {
             rx_bytes: 0,
             tx_bytes: 0,
             seen_region: None,
+            noted: None,
             armed: None,
         };
         self.by_id.insert(config.id, index);
@@ -100,7 +101,7 @@ impl Mesh {
     }
 
     fn apply(&mut self, now: Instant, index: PeerIndex, config: PeerConfig) {
-        self.by_ip.retain(|_, holder| *holder != index);
+        self.release_addresses(index);
         let mut allowed = Vec::new();
         for ip in &config.allowed_ips {
             let holder = *self.by_ip.entry(*ip).or_insert(index);
@@ -137,6 +138,21 @@ impl Mesh {
         if self.by_disco.get(&peer.config.disco_key) == Some(&index) {
             self.by_disco.remove(&peer.config.disco_key);
         }
-        self.by_ip.retain(|_, holder| *holder != index);
+        if let Some(addr) = peer.noted {
+            self.by_direct.remove(&(addr, index));
+        }
+        for ip in peer.allowed {
+            self.by_ip.remove(&ip);
+        }
+        self.trim_timers();
+    }
+
+    /// The peer holds no overlay address any more.
+    fn release_addresses(&mut self, index: PeerIndex) {
+        if let Some(peer) = self.peers.get_mut(&index) {
+            for ip in std::mem::take(&mut peer.allowed) {
+                self.by_ip.remove(&ip);
+            }
+        }
     }
 }

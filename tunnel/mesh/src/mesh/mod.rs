@@ -4,7 +4,7 @@ mod discovery;
 mod grants;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::noise::{Introducer, Kind, kind, receiver_index};
 use crate::peer::Peer;
 use crate::tunnel::{Input, Output};
-use crate::types::{Event, MeshConfig, PeerInfo, Received, Sealed, Transmit, Via};
+use crate::types::{Event, Load, MeshConfig, PeerInfo, Received, Sealed, Transmit, Via};
 
 /// Initiations from unknown addresses examined per second.
 const INTRODUCTIONS: u32 = 100;
@@ -29,6 +29,10 @@ type PeerIndex = u32;
 
 /// Deadlines that packets bring lie at least this far ahead.
 const SOON: Duration = Duration::from_millis(100);
+
+/// Timer entries beyond two for each peer that are kept before the heap is
+/// cleaned.
+const SPARE_TIMERS: usize = 64;
 
 /// Timers fire no sooner than this after they are set.
 const TICK: Duration = Duration::from_millis(1);
@@ -54,6 +58,8 @@ pub struct Mesh {
     by_key: HashMap<NodePublic, PeerIndex>,
     by_disco: HashMap<DiscoPublic, PeerIndex>,
     by_ip: HashMap<Ipv6Addr, PeerIndex>,
+    /// Direct addresses in use, with their peers.
+    by_direct: BTreeSet<(SocketAddr, PeerIndex)>,
     timers: BinaryHeap<Reverse<(Instant, PeerIndex)>>,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
@@ -91,6 +97,7 @@ impl Mesh {
             by_key: HashMap::new(),
             by_disco: HashMap::new(),
             by_ip: HashMap::new(),
+            by_direct: BTreeSet::new(),
             timers: BinaryHeap::new(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -146,12 +153,11 @@ impl Mesh {
     /// The operating system refused to send to `addr` (unreachable, filtered).
     pub fn send_failed(&mut self, now: Instant, addr: SocketAddr) {
         let hit: Vec<_> = self
-            .peers
-            .values()
-            .filter(|p| p.uses(addr))
-            .map(|p| p.index)
+            .by_direct
+            .range((addr, 0)..=(addr, PeerIndex::MAX))
+            .copied()
             .collect();
-        for index in hit {
+        for (_, index) in hit {
             if let Some(peer) = self.peers.get_mut(&index) {
                 peer.paths.send_failed(now, addr);
             }
@@ -159,14 +165,41 @@ impl Mesh {
         }
     }
 
+    /// The operating system refused a datagram of `len` bytes to `addr` as too
+    /// long.
+    pub fn send_too_long(&mut self, now: Instant, addr: SocketAddr, len: usize) {
+        let hit: Vec<_> = self
+            .by_direct
+            .range((addr, 0)..=(addr, PeerIndex::MAX))
+            .copied()
+            .collect();
+        for (_, index) in hit {
+            if let Some(peer) = self.peers.get_mut(&index) {
+                peer.paths.too_long(now, len);
+            }
+            self.after(now, index);
+        }
+    }
+
     fn for_all(&mut self, now: Instant, mut change: impl FnMut(&mut Peer, &mut StdRng)) {
-        let all: Vec<_> = self.peers.keys().copied().collect();
+        let mut all: Vec<_> = self.peers.keys().copied().collect();
+        // What is drawn at random must not depend on the order of a hash.
+        all.sort_unstable();
         for index in all {
             if let Some(peer) = self.peers.get_mut(&index) {
                 change(peer, &mut self.rng);
             }
             self.after(now, index);
         }
+    }
+
+    /// The relay region through which alone packets to the holder of `ip` go
+    /// now, if they do.
+    #[must_use]
+    pub fn relay_only(&self, now: Instant, ip: &Ipv6Addr) -> Option<u32> {
+        let peer = self.by_ip.get(ip).and_then(|index| self.peers.get(index))?;
+        let route = peer.route(now);
+        route.direct.is_none().then_some(route.relay?.0)
     }
 
     /// Whether a granted peer holds the address.
@@ -204,7 +237,8 @@ impl Mesh {
         sealed
     }
 
-    /// Takes a datagram from a UDP socket. `out` must hold 2048 bytes.
+    /// Takes a datagram from a UDP socket. `out` must hold
+    /// [`BUFFER_LEN`](crate::BUFFER_LEN) bytes.
     pub fn handle_udp(
         &mut self,
         now: Instant,
@@ -229,7 +263,7 @@ impl Mesh {
     }
 
     /// Takes a packet that `key` sent through the relay of `region`. `out`
-    /// must hold 2048 bytes.
+    /// must hold [`BUFFER_LEN`](crate::BUFFER_LEN) bytes.
     pub fn handle_derp(
         &mut self,
         now: Instant,
@@ -289,6 +323,14 @@ impl Mesh {
         };
         let Ok(input) = peer.tunnel.receive(now, datagram, out, &mut self.rng) else {
             // Replays are normal while both paths are used.
+            let vouched = match via {
+                Via::Udp(from) => peer.paths.direct() == Some(from),
+                Via::Derp { .. } => true,
+            };
+            if vouched {
+                peer.tunnel.outdated(now, datagram, &mut self.rng);
+                self.after(now, index);
+            }
             return Received::Nothing;
         };
         peer.paths.heard(now);
@@ -358,6 +400,7 @@ impl Mesh {
         {
             peer.armed = Some(at);
             self.timers.push(Reverse((at, index)));
+            self.trim_timers();
         }
         for transmit in made {
             self.transmit(transmit);
@@ -367,6 +410,16 @@ impl Mesh {
                 self.act(now, index, action);
             }
             self.after(now, index);
+        }
+    }
+
+    /// Forgets entries that were overtaken, once they are the majority.
+    fn trim_timers(&mut self) {
+        if self.timers.len() > 2 * self.peers.len() + SPARE_TIMERS {
+            let peers = &self.peers;
+            self.timers.retain(|Reverse((at, index))| {
+                peers.get(index).is_some_and(|p| p.armed == Some(*at))
+            });
         }
     }
 
@@ -422,6 +475,23 @@ impl Mesh {
             .get(id)
             .and_then(|index| self.peers.get(index))
             .map(|p| p.info(now))
+    }
+
+    /// How much is kept, to see that it stays bounded.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let mut load = Load {
+            peers: self.peers.len(),
+            timers: self.timers.len(),
+            queued: self.transmits.len(),
+            ..Load::default()
+        };
+        for peer in self.peers.values() {
+            let (candidates, pings) = peer.paths.load();
+            load.candidates += candidates;
+            load.pings += pings;
+        }
+        load
     }
 
     /// Own WireGuard key.

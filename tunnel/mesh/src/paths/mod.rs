@@ -7,8 +7,9 @@
 //! [`GIVE_UP`] over the relay alone until a candidate answers again.
 
 mod probing;
+mod size;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use rand::Rng;
 use crate::score::{Measured, better};
 use crate::types::{NotDirect, Via};
 use probing::spacing;
+use size::{BASE_MTU, Size};
 
 /// A peer counts as active this long after the last packet sent to it.
 const ACTIVE: Duration = Duration::from_secs(45);
@@ -43,8 +45,14 @@ const MAX_CANDIDATES: usize = 100;
 /// What the owner must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Send a disco ping.
-    Ping { tx: TxId, to: SocketAddr },
+    /// Send a disco ping of `len` bytes.
+    Ping {
+        tx: TxId,
+        to: SocketAddr,
+        len: usize,
+    },
+    /// Inner packets may have this size.
+    Mtu(usize),
     /// Send our endpoints through the peer's relay.
     CallMeMaybe,
     /// The path changed, or packets begin to go over the relay as well.
@@ -93,6 +101,7 @@ impl Best {
 struct Sent {
     to: Via,
     at: Instant,
+    len: usize,
     token: Option<u64>,
 }
 
@@ -106,8 +115,9 @@ pub(crate) struct Answered {
 
 #[derive(Debug, Default)]
 pub(crate) struct Paths {
-    candidates: HashMap<SocketAddr, Candidate>,
+    candidates: BTreeMap<SocketAddr, Candidate>,
     best: Option<Best>,
+    size: Size,
     pings: HashMap<TxId, Sent>,
     last_send: Option<Instant>,
     /// First data sent since anything was heard, over whichever path.
@@ -129,8 +139,18 @@ impl Paths {
         self.actions.pop_front()
     }
 
+    /// Candidates and pings kept.
+    pub(crate) fn load(&self) -> (usize, usize) {
+        (self.candidates.len(), self.pings.len())
+    }
+
     pub(crate) fn direct(&self) -> Option<SocketAddr> {
         self.best.as_ref().map(|b| b.addr)
+    }
+
+    /// Largest inner packet that fits.
+    pub(crate) fn mtu(&self) -> usize {
+        self.best.as_ref().map_or(BASE_MTU, |_| self.size.mtu())
     }
 
     pub(crate) fn latency(&self) -> Option<Duration> {
@@ -180,8 +200,12 @@ impl Paths {
                 if best.unanswered.is_none() {
                     best.unanswered = Some(now);
                 }
+                let addr = best.addr;
                 if now >= best.trust_until && best.ping_out.is_none() {
                     self.discover(now, false, rng);
+                }
+                for len in self.size.sent(now) {
+                    self.ping_sized(now, addr, *len, rng);
                 }
             }
             None if woke => self.discover(now, true, rng),
@@ -318,6 +342,7 @@ impl Paths {
         if blocked {
             self.pings.retain(|_, p| matches!(p.to, Via::Derp { .. }));
             if self.best.take().is_some() {
+                self.forget_size();
                 self.actions.push_back(Action::Changed(None));
             }
             self.lost = false;
@@ -411,14 +436,17 @@ impl Paths {
         }
     }
 
-    /// A pong arrived. `None` if it answers no ping of ours.
-    pub(crate) fn ponged(&mut self, now: Instant, tx: TxId) -> Option<Answered> {
+    /// A pong of `len` bytes arrived. `None` if it answers no ping of ours.
+    pub(crate) fn ponged(&mut self, now: Instant, tx: TxId, len: usize) -> Option<Answered> {
         let ping = self.pings.remove(&tx)?;
         let rtt = now.duration_since(ping.at);
         if let Via::Udp(addr) = ping.to
             && !self.blocked
         {
             self.proved(now, Measured { addr, rtt });
+            if self.direct() == Some(addr) && self.size.ponged(ping.at, ping.len, len) {
+                self.actions.push_back(Action::Mtu(self.size.mtu()));
+            }
         }
         Some(Answered {
             via: ping.to,
@@ -445,6 +473,9 @@ impl Paths {
                 if let Some(t) = best.doubt {
                     at = at.min(t + GIVE_UP);
                 }
+                if let Some(t) = self.size.deadline(best.patience()) {
+                    at = at.min(t);
+                }
                 if best.srtt > GOOD_ENOUGH && self.candidates.len() > 1 {
                     at = at.min(self.full_probe.map_or(now, |t| t + FULL_PROBE));
                 }
@@ -469,6 +500,15 @@ impl Paths {
             return;
         };
         let patience = best.patience();
+        if self.size.deadline(patience).is_some_and(|t| now >= t)
+            && let Some(len) = self.size.long()
+        {
+            // Short pings get through, long ones do not.
+            self.too_long(now, len);
+        }
+        let Some(best) = &mut self.best else {
+            return;
+        };
         if let Some(doubt) = best.doubt
             && now >= doubt + GIVE_UP
         {
@@ -556,6 +596,25 @@ impl Paths {
                 doubt: None,
             });
             self.actions.push_back(Action::Changed(Some(new.addr)));
+            self.forget_size();
+        }
+    }
+
+    /// Datagrams of `len` bytes do not fit the path in use.
+    pub(crate) fn too_long(&mut self, now: Instant, len: usize) {
+        if self.size.too_long(now, len) {
+            self.actions.push_back(Action::Mtu(self.size.mtu()));
+            // What was sent in that size is lost: repeat it.
+            self.actions.push_back(Action::Changed(self.direct()));
+        }
+    }
+
+    /// Nothing is known of what the path carries.
+    fn forget_size(&mut self) {
+        let before = self.size.mtu();
+        self.size.restart();
+        if before != BASE_MTU {
+            self.actions.push_back(Action::Mtu(BASE_MTU));
         }
     }
 
@@ -564,6 +623,7 @@ impl Paths {
             self.lost = true;
             self.reset_tries();
             self.prune(now);
+            self.forget_size();
             self.actions.push_back(Action::Changed(None));
         }
     }

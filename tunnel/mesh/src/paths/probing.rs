@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use adit_disco::TxId;
 use rand::Rng;
 
+use super::size::BASE;
 use super::{Action, Paths, Sent};
 use crate::types::Via;
 
@@ -31,6 +32,7 @@ impl Paths {
         &mut self,
         now: Instant,
         to: Via,
+        len: usize,
         token: Option<u64>,
         rng: &mut impl Rng,
     ) -> TxId {
@@ -42,7 +44,15 @@ impl Paths {
             }
         }
         let tx = TxId(rng.random());
-        self.pings.insert(tx, Sent { to, at: now, token });
+        self.pings.insert(
+            tx,
+            Sent {
+                to,
+                at: now,
+                len,
+                token,
+            },
+        );
         tx
     }
 
@@ -53,8 +63,8 @@ impl Paths {
         }
         let targets: Vec<_> = self.candidates.keys().copied().collect();
         for to in targets {
-            let tx = self.note_ping(now, Via::Udp(to), Some(token), rng);
-            self.actions.push_back(Action::Ping { tx, to });
+            let tx = self.note_ping(now, Via::Udp(to), BASE, Some(token), rng);
+            self.actions.push_back(Action::Ping { tx, to, len: BASE });
         }
     }
 
@@ -94,14 +104,31 @@ impl Paths {
         })
     }
 
+    /// Asks whether the path in use works, and carries what it did.
     pub(super) fn ping_best(&mut self, now: Instant, rng: &mut impl Rng) {
         if let Some(addr) = self.direct() {
+            if let Some(len) = self.size.long() {
+                self.ping_sized(now, addr, len, rng);
+            }
             self.ping(now, addr, rng);
         }
     }
 
+    /// Sends a ping of `len` bytes over the path in use.
+    pub(super) fn ping_sized(
+        &mut self,
+        now: Instant,
+        to: SocketAddr,
+        len: usize,
+        rng: &mut impl Rng,
+    ) {
+        let tx = self.note_ping(now, Via::Udp(to), len, None, rng);
+        self.size.pinged(now, len);
+        self.actions.push_back(Action::Ping { tx, to, len });
+    }
+
     pub(super) fn ping(&mut self, now: Instant, to: SocketAddr, rng: &mut impl Rng) {
-        let tx = self.note_ping(now, Via::Udp(to), None, rng);
+        let tx = self.note_ping(now, Via::Udp(to), BASE, None, rng);
         if let Some(candidate) = self.candidates.get_mut(&to) {
             candidate.pinged = Some(now);
             candidate.tries = candidate.tries.saturating_add(1);
@@ -112,7 +139,7 @@ impl Paths {
             best.last_ping = now;
             best.ping_out.get_or_insert(now);
         }
-        self.actions.push_back(Action::Ping { tx, to });
+        self.actions.push_back(Action::Ping { tx, to, len: BASE });
     }
 
     pub(super) fn reset_tries(&mut self) {

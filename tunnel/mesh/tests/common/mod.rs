@@ -72,6 +72,8 @@ pub(crate) struct Net {
     /// Every node sits behind a translator that lets in only what comes from
     /// where something was sent to.
     pub(crate) filter: bool,
+    /// Largest datagram that gets through over UDP.
+    pub(crate) largest: usize,
     opened: HashSet<(usize, SocketAddr)>,
     /// Addresses nothing gets through to.
     pub(crate) black_holes: HashSet<SocketAddr>,
@@ -93,6 +95,7 @@ impl Net {
             udp: Link::clean(5),
             derp: Link::clean(20),
             filter: false,
+            largest: usize::MAX,
             opened: HashSet::new(),
             black_holes: HashSet::new(),
             rng: StdRng::seed_from_u64(seed),
@@ -213,7 +216,7 @@ impl Net {
             Via::Udp(to) => {
                 self.nodes[from].sent_udp += 1;
                 self.opened.insert((from, to));
-                if self.black_holes.contains(&to) {
+                if self.black_holes.contains(&to) || transmit.data.len() > self.largest {
                     return;
                 }
                 (
