@@ -93,7 +93,8 @@ async fn message(socket: TcpStream) -> Value {
     serde_json::from_slice(&message.into_data()).unwrap()
 }
 
-fn compare(head: &str, body: &str, answer: &Answer, differences: &mut Vec<String>) {
+/// Adds what an answer says otherwise than the recorded one.
+pub(crate) fn compare(head: &str, body: &str, answer: &Answer, differences: &mut Vec<String>) {
     let recorded = Answer {
         status: answer.status,
         head: head.to_owned(),

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use crate::{
     compare,
     deployment::{BOX_AGENT, DEV_AGENT, Deployment},
+    http,
     live::{self, Ear, End, Heard, Live},
     puppet::{self, AgentPuppet, Puppets},
 };
@@ -159,41 +160,41 @@ impl Replay {
         }
     }
 
-    /// Makes the connection of an upgrade request.
+    /// Sends a request, and makes the connection of an upgrade.
     async fn connect(&mut self, http: &Http) {
         let path = http.head.split(' ').nth(1).unwrap_or_default();
-        let is_session = ["/me/rpc", "/coordinate", "/tailnet"]
-            .iter()
-            .any(|part| path.contains(part));
-        if !is_session {
+        // Replayed elsewhere: streams of events, and relays.
+        if path.contains("/reinit") || (path == "/derp" && http.head.contains("Upgrade: ")) {
             return;
         }
         self.settle().await;
-        let answer_recorded = self
+        let recorded = self
             .recording
             .http_of(http.conn)
             .skip_while(|message| message.t_ms < http.t_ms || message.dir == Dir::ToServer)
-            .find_map(|message| {
-                message
-                    .head
-                    .split(' ')
-                    .nth(1)
-                    .and_then(|status| status.parse::<u16>().ok())
-            })
-            .expect("a recorded answer");
+            .find(|message| !message.head.is_empty())
+            .cloned();
+        // A client that went away first has none.
+        let Some(recorded) = recorded else { return };
+        let status = recorded.head.split(' ').nth(1).unwrap_or_default();
         if path.contains("/coordinate") && self.agents_here() == 0 && self.agent_puppet.is_none() {
             self.play_agent(http.conn, path).await;
         }
         let mut socket = TcpStream::connect(self.deployment.address()).await.unwrap();
         let head = self.head(&http.head);
         let answer = live::request(&mut socket, &head, &http.body).await;
-        if answer.status != answer_recorded && !self.left_out.covers(path, "") {
-            let text = format!(
-                "{path}: {} {} instead of {answer_recorded}",
+        let mut found = Vec::new();
+        if answer.status.to_string() == status {
+            http::compare(&recorded.head, &recorded.body, &answer, &mut found);
+        } else {
+            found.push(format!(
+                "{} {} instead of {status}",
                 answer.status, answer.body
-            );
-            self.differences.push(text);
+            ));
         }
+        found.retain(|_| !self.left_out.covers(path, ""));
+        self.differences
+            .extend(found.into_iter().map(|found| format!("{path}: {found}")));
         let agent = path.contains("/me/rpc").then(|| {
             if http.head.contains(crate::BOX_TOKEN) {
                 BOX_AGENT
