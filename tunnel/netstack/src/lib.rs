@@ -13,6 +13,10 @@
 //! Acknowledgements are made when packets are polled, so a batch of segments is
 //! answered by one of them. No fragments and no extension headers are ever
 //! sent; received ones are dropped.
+//!
+//! Explicit congestion notification (RFC 3168) is declined: marks are put on the
+//! packets that carry the tunnel, of which the stack sees nothing, relays would
+//! lose them, and offering it would only spend header bits.
 
 mod api;
 mod buffer;

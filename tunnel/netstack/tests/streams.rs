@@ -37,6 +37,7 @@ fn chaotic_link(rng: &mut Rng) -> LinkConfig {
         reorder: [0.0, pick(rng, 50)][rng.below(2) as usize],
         reorder_by: Duration::from_micros(1 + rng.below(100_000)),
         queue: [4, 32, 512][rng.below(3) as usize],
+        mtu: [1280, 1380, usize::MAX][rng.below(3) as usize],
     }
 }
 
@@ -161,6 +162,11 @@ fn run(seed: u64) {
             let peer = address(1 - host);
             let now = pair.sim.instant();
             pair.sim.hosts[host].path_changed(now, peer);
+        }
+        if rng.below(100) == 0 {
+            // Whether or not it is true.
+            let mtu = 1280 + rng.below(220) as u16;
+            pair.sim.hosts[host].set_path_mtu(address(1 - host), mtu);
         }
         assert!(
             pair.sim.now < Duration::from_secs(3600),

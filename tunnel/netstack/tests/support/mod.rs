@@ -51,6 +51,8 @@ pub(crate) struct LinkConfig {
     pub(crate) reorder_by: Duration,
     /// Packets that may wait for the bottleneck.
     pub(crate) queue: usize,
+    /// Larger packets vanish.
+    pub(crate) mtu: usize,
 }
 
 impl Default for LinkConfig {
@@ -63,6 +65,7 @@ impl Default for LinkConfig {
             reorder: 0.0,
             reorder_by: Duration::ZERO,
             queue: 512,
+            mtu: usize::MAX,
         }
     }
 }
@@ -96,7 +99,7 @@ impl Direction {
         while self.departures.front().is_some_and(|&at| at <= now) {
             self.departures.pop_front();
         }
-        if self.down || rng.chance(self.config.loss) {
+        if self.down || len > self.config.mtu || rng.chance(self.config.loss) {
             self.lost += 1;
             return Vec::new();
         }
