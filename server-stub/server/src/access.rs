@@ -5,13 +5,17 @@ use adit_store::model::{AgentContext, Build, User, Workspace};
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::auth::Actor;
+use crate::auth::{Actor, scope::Objects};
 use crate::error::{ApiError, ApiResult};
 
 /// Whether the caller may see and use a workspace: its owner, and deployment
-/// owners.
+/// owners, with a key that is good for it.
 pub(crate) fn may_use(actor: &Actor, workspace: &Workspace) -> bool {
-    actor.user.id == workspace.owner_id || actor.is_owner()
+    let allowed = match actor.workspaces() {
+        Objects::All => true,
+        Objects::Only(ids) => ids.contains(&workspace.id),
+    };
+    allowed && (actor.user.id == workspace.owner_id || actor.is_owner())
 }
 
 /// A workspace, also a deleted one.

@@ -1,6 +1,7 @@
 //! Who is asking: API keys of users and tokens of agents.
 
 pub(crate) mod password;
+pub(crate) mod scope;
 pub(crate) mod ssh_key;
 
 use adit_rest::{LoginType, SESSION_TOKEN_COOKIE, SESSION_TOKEN_HEADER, Time, UserStatus};
@@ -116,7 +117,7 @@ pub(crate) fn new_key(user: Uuid, kind: LoginType, lifetime_seconds: i64, name: 
         hashed_secret: hash(&secret),
         login_type: kind,
         scope: "all".to_owned(),
-        scopes: vec!["coder:all".to_owned()],
+        scopes: vec![scope::ALL.to_owned()],
         allow_list: vec!["*:*".to_owned()],
         token_name: name.to_owned(),
         lifetime_seconds,
@@ -258,12 +259,16 @@ impl FromRequestParts<App> for Actor {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> ApiResult<Self> {
-        if let Some(known) = parts.extensions.get::<Self>() {
-            return Ok(known.clone());
-        }
-        let query = Query::parse(parts.uri.query());
-        let token = token_of(&parts.headers, &query);
-        authenticate(app, token.as_deref()).await
+        let actor = match parts.extensions.get::<Self>() {
+            Some(known) => known.clone(),
+            None => {
+                let query = Query::parse(parts.uri.query());
+                let token = token_of(&parts.headers, &query);
+                authenticate(app, token.as_deref()).await?
+            }
+        };
+        actor.check_request(&parts.method, parts.uri.path())?;
+        Ok(actor)
     }
 }
 

@@ -4,7 +4,7 @@ mod agent;
 mod template;
 mod workspace;
 
-pub(crate) use agent::{Names, agent, metadata, resources};
+pub(crate) use agent::{AGENT_SILENCE, Names, agent, metadata, resources};
 pub(crate) use template::{parameters, preset, preview, template, version};
 pub(crate) use workspace::{build, job, job_log, matched, workspace};
 

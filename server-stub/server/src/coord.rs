@@ -29,7 +29,6 @@ use axum::{
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::{HeaderMap, StatusCode};
 use prost::Message as _;
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
@@ -41,14 +40,11 @@ use crate::{
     extract::{Json, Query, uuid},
     upgrade::{Socket, websocket},
 };
-use resume::ResumeKeys;
+use resume::{ResumeKeys, StoredKey};
 pub(crate) use tailnet::{Peer, TailnetApi};
 
 /// Where the keys of resume tokens are kept.
 const RESUME_KEYS: &str = "tailnet_resume_keys";
-
-/// How long a key signs, in seconds.
-const KEY_LIFETIME: i64 = 30 * 24 * 60 * 60;
 
 /// What this part keeps.
 #[derive(Debug)]
@@ -72,28 +68,21 @@ impl Sessions {
     }
 }
 
-/// A key of resume tokens, as it is stored.
-#[derive(Clone, Serialize, Deserialize)]
-struct StoredKey {
-    number: u32,
-    /// 64 random bytes, as lower-case hex digits.
-    secret: String,
-    /// When it began to sign, in unix seconds.
-    since: i64,
-}
-
 impl State {
     pub(crate) async fn new(store: &Store) -> anyhow::Result<Self> {
-        let keys = resume_keys(store, Time::now().as_secs()).await?;
-        let secrets: Vec<_> = keys
-            .iter()
-            .map(|key| (key.number, key.secret.as_bytes()))
-            .collect();
         Ok(Self {
             coordinator: Service::new(),
-            resume: ResumeKeys::new(secrets),
+            resume: ResumeKeys::new(resume_keys(store, Time::now().as_secs()).await?),
             sessions: Sessions::default(),
         })
+    }
+
+    /// Replaces the key of resume tokens when its time has come; to be called
+    /// every few minutes.
+    pub(crate) async fn rotate_keys(&self, store: &Store) -> anyhow::Result<()> {
+        self.resume
+            .set(resume_keys(store, Time::now().as_secs()).await?);
+        Ok(())
     }
 
     /// Notes a new session of an agent; returns its number.
@@ -146,32 +135,16 @@ impl State {
     }
 }
 
-/// The keys of resume tokens: those that tokens still in use may be signed
-/// with, and one to sign with that has not served its time.
+/// The stored keys of resume tokens, brought up to date.
 async fn resume_keys(store: &Store, now: i64) -> anyhow::Result<Vec<StoredKey>> {
-    let stored = store
-        .setting(RESUME_KEYS)
-        .await?
-        .unwrap_or_else(|| "[]".into());
-    let mut keys: Vec<StoredKey> = serde_json::from_str(&stored)?;
-    let newest = keys.iter().max_by_key(|key| key.number).cloned();
-    if newest
-        .as_ref()
-        .is_none_or(|key| now - key.since > KEY_LIFETIME)
-    {
+    let stored = store.setting(RESUME_KEYS).await?;
+    let mut keys: Vec<StoredKey> = serde_json::from_str(stored.as_deref().unwrap_or("[]"))?;
+    let secret = || {
         let random: [[u8; 32]; 2] = [rand::random(), rand::random()];
-        let secret = random
-            .iter()
-            .flatten()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        let number = newest.map_or(1, |key| key.number + 1);
-        keys.retain(|key| now - key.since <= KEY_LIFETIME + 2 * resume::LIFETIME);
-        keys.push(StoredKey {
-            number,
-            secret,
-            since: now,
-        });
+        let random = random.iter().flatten();
+        random.map(|byte| format!("{byte:02x}")).collect()
+    };
+    if resume::rotate(&mut keys, now, secret) {
         store
             .set_setting(RESUME_KEYS, &serde_json::to_string(&keys)?)
             .await?;
@@ -203,7 +176,9 @@ async fn caller(app: &App, headers: &HeaderMap, query: &Query) -> ApiResult<Acto
         let text = "API key or external proxy authentication required, but none provided";
         return Err(ApiError::new(StatusCode::UNAUTHORIZED, text));
     };
-    authenticate(app, Some(&token)).await
+    let actor = authenticate(app, Some(&token)).await?;
+    actor.require_scope("workspace", &["ssh"])?;
+    Ok(actor)
 }
 
 async fn connection(

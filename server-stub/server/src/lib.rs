@@ -9,7 +9,7 @@
 //!     ├── rpc      agents' control sessions
 //!     ├── coord    clients' tailnet sessions
 //!     └── derp     relay
-//!   provision, prebuilds   background work
+//!   provision, prebuilds, upkeep   background work
 //!   App        what they share: store, pub/sub, configuration
 //! ```
 
@@ -38,6 +38,7 @@ pub(crate) mod template;
 #[cfg(test)]
 mod tests;
 pub(crate) mod upgrade;
+mod upkeep;
 
 pub use app::App;
 pub use config::Config;

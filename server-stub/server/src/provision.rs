@@ -43,20 +43,27 @@ impl State {
     }
 }
 
-/// Brings back local workspaces and starts the work on the queue, which ends
-/// when the server shuts down.
-pub(crate) async fn start(app: &App) -> anyhow::Result<()> {
+/// Brings back local workspaces and works on the queue until the server shuts
+/// down. Nobody waits for it: agents and clients that come back after a restart
+/// are served at once.
+pub(crate) fn start(app: &App) {
     let runner = Runner::new(app.clone(), Arc::clone(&app.provision.supervisor));
-    runner.restore().await?;
     let (shutdown, by_clock) = (app.shutdown.clone(), app.clone());
+    let work = async move {
+        if let Err(error) = runner.restore().await {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "could not bring back local workspaces"
+            );
+        }
+        tokio::join!(runner.run(), autobuild::run(&by_clock));
+    };
     app.tasks.spawn(async move {
         tokio::select! {
-            () = runner.run() => {}
-            () = autobuild::run(&by_clock) => {}
+            () = work => {}
             () = shutdown.cancelled() => {}
         }
     });
-    Ok(())
 }
 
 /// Ends all local workspaces and everything started in them. Their agents

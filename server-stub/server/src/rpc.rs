@@ -71,8 +71,9 @@ async fn rpc(
     // agent doing so.
     let monitored = matches!(query.get("role"), None | Some("" | "agent"));
     let shared = app.clone();
+    let context = Box::new(context);
     Ok(websocket(&app, &mut request, move |socket| {
-        session::serve(shared, context, version, monitored, socket)
+        session::serve(shared, &context, version, monitored, socket)
     }))
 }
 

@@ -33,21 +33,22 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens the database and the port, and sets up what is missing: the
-    /// organization, the system user and the built-in template.
+    /// Opens the port and the database, and sets up what is missing: the
+    /// organization, the system user and the built-in template. Who connects
+    /// meanwhile, as after a restart, waits instead of being refused.
     ///
     /// # Errors
     /// When the data directory, the database or the port cannot be used.
     pub async fn bind(mut config: Config) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .with_context(|| format!("listen on {}", config.listen))?;
+        config.listen = listener.local_addr()?;
         make_private_dir(&config.data_dir)?;
         let path = config.data_dir.join("adit.db");
         let store = Store::open(&path)
             .await
             .with_context(|| format!("open database {}", path.display()))?;
-        let listener = TcpListener::bind(config.listen)
-            .await
-            .with_context(|| format!("listen on {}", config.listen))?;
-        config.listen = listener.local_addr()?;
         let access_url = match &config.access_url {
             Some(url) => url.clone(),
             None => Url::parse(&format!("http://{}", reachable(config.listen)))?,
@@ -77,9 +78,10 @@ impl Server {
     pub async fn run(self) -> anyhow::Result<()> {
         let Self { app, listener } = self;
         if app.config.provisioners == Provisioners::Local {
-            crate::provision::start(&app).await?;
+            crate::provision::start(&app);
             crate::prebuilds::start(&app);
         }
+        crate::upkeep::start(&app);
         let router = TowerToHyperService::new(crate::http::router(app.clone()));
         loop {
             let accepted = tokio::select! {

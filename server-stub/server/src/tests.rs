@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod limits;
+
 use std::time::Duration;
 
 use adit_rest::{LoginType, Time, UserStatus};

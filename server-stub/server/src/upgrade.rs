@@ -46,13 +46,19 @@ where
     };
     let shutdown = app.shutdown.clone();
     app.tasks.spawn(async move {
-        let work = async {
+        // Pinned here and not handed on: each hand-over of a future doubles
+        // its room in the task, which lasts as long as the socket.
+        let work = std::pin::pin!(async {
             match upgrade.await {
                 Ok(io) => serve(adit_ws::accept(TokioIo::new(io), adit_ws::config()).await).await,
                 Err(error) => tracing::debug!(%error, "upgrade failed"),
             }
-        };
-        let _ = shutdown.run_until_cancelled(work).await;
+        });
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => {}
+            () = work => {}
+        }
     });
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

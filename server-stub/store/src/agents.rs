@@ -144,48 +144,6 @@ impl Store {
         Ok(None)
     }
 
-    /// Notes a new control connection.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn agent_connected(&self, id: Uuid, now: Time) -> Result<()> {
-        sqlx::query(
-            "UPDATE agents SET first_connected_at = coalesce(first_connected_at, $2),
-                 last_connected_at = $2, updated_at = $2 WHERE id = $1",
-        )
-        .bind(id.to_string())
-        .bind(now.as_micros())
-        .execute(self.writer())
-        .await?;
-        Ok(())
-    }
-
-    /// Notes that the control connection answers.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn agent_seen(&self, id: Uuid, now: Time) -> Result<()> {
-        sqlx::query("UPDATE agents SET last_connected_at = $2, updated_at = $2 WHERE id = $1")
-            .bind(id.to_string())
-            .bind(now.as_micros())
-            .execute(self.writer())
-            .await?;
-        Ok(())
-    }
-
-    /// Notes the end of a control connection.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn agent_disconnected(&self, id: Uuid, now: Time) -> Result<()> {
-        sqlx::query("UPDATE agents SET disconnected_at = $2, updated_at = $2 WHERE id = $1")
-            .bind(id.to_string())
-            .bind(now.as_micros())
-            .execute(self.writer())
-            .await?;
-        Ok(())
-    }
-
     /// Stores a lifecycle state and the times that go with it.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use crate::engine::{Cols as _, Row, Store, Tx, json, micros};
 use crate::jobs::{default_tags, insert_job, job};
 use crate::model::{Build, Job, JobInput, PrebuildStage, Workspace};
+use crate::users::MAX_PAGE;
 use crate::workspaces::workspace_in;
 use crate::{Error, Result};
 
@@ -249,15 +250,32 @@ impl Store {
         build(&row.ok_or(Error::NotFound)?)
     }
 
-    /// Builds of a workspace, newest first.
+    /// Builds of a workspace, newest first: those older than `after` and
+    /// created later than `since`, at most `limit` of them after the first
+    /// `offset`. A limit of 0 is none.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn builds(&self, workspace: Uuid) -> Result<Vec<Build>> {
+    pub async fn builds(
+        &self,
+        workspace: Uuid,
+        after: Option<Uuid>,
+        since: Option<Time>,
+        (offset, limit): (i64, i64),
+    ) -> Result<Vec<Build>> {
         let rows = sqlx::query(
-            "SELECT * FROM workspace_builds WHERE workspace_id = $1 ORDER BY build_number DESC",
+            "SELECT * FROM workspace_builds
+             WHERE workspace_id = $1 AND created_at > $2 AND build_number < coalesce((
+                 SELECT build_number FROM workspace_builds WHERE id = $3 AND workspace_id = $1),
+                 $4)
+             ORDER BY build_number DESC LIMIT $5 OFFSET $6",
         )
         .bind(workspace.to_string())
+        .bind(since.map_or(i64::MIN, Time::as_micros))
+        .bind(after.unwrap_or_default().to_string())
+        .bind(i64::MAX)
+        .bind(if limit > 0 { limit } else { MAX_PAGE })
+        .bind(offset)
         .fetch_all(&self.read)
         .await?;
         rows.iter().map(build).collect()

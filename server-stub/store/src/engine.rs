@@ -13,6 +13,7 @@ use sqlx::sqlite::{
 };
 use uuid::Uuid;
 
+use crate::presence::Presence;
 use crate::{Error, Result};
 
 pub(crate) type Engine = sqlx::Sqlite;
@@ -23,18 +24,28 @@ pub(crate) type Tx = sqlx::Transaction<'static, Engine>;
 /// [`CACHE_KIB`] of page cache.
 const READERS: u32 = 2;
 const CACHE_KIB: i64 = 1024;
-/// How long a statement may wait for a connection or a lock.
+/// Size to which the write-ahead log is cut once its content is in the
+/// database, in bytes.
+const LOG_BYTES: i64 = 4 << 20;
+/// How long a statement may wait for a lock that another process holds.
 const WAIT: Duration = Duration::from_secs(10);
+/// How long a statement may wait for its turn.
+const TURN: Duration = Duration::from_secs(30);
 
 /// Handle to the database; clones share it.
 #[derive(Clone, Debug)]
 pub struct Store {
     pub(crate) read: SqlitePool,
     write: SqlitePool,
+    pub(crate) presence: Presence,
 }
 
 impl Store {
     /// Opens (or makes) the database file and brings its schema up to date.
+    ///
+    /// What a transaction wrote outlives the process, however it ends. A crash
+    /// of the whole machine may undo the last ones, but never half of one: the
+    /// log is flushed when it is merged, not with every transaction.
     ///
     /// # Errors
     /// When the file cannot be opened or belongs to a newer version.
@@ -49,17 +60,30 @@ impl Store {
             .busy_timeout(WAIT)
             .statement_cache_capacity(48)
             .pragma("cache_size", (-CACHE_KIB).to_string())
+            .pragma("journal_size_limit", LOG_BYTES.to_string())
             .pragma("temp_store", "memory");
         let write = pool(1).connect_with(options.clone()).await?;
         sqlx::migrate!("./migrations").run(&write).await?;
         let read = pool(READERS).connect_with(options.read_only(false)).await?;
-        Ok(Self { read, write })
+        Ok(Self {
+            read,
+            write,
+            presence: Presence::default(),
+        })
     }
 
     /// Finishes open statements and closes the file.
     pub async fn close(&self) {
         self.read.close().await;
         self.write.close().await;
+    }
+
+    /// Returns at most 4 MiB of unused pages to the file system.
+    pub(crate) async fn release_pages(&self) -> Result<()> {
+        sqlx::query("PRAGMA incremental_vacuum(1024)")
+            .fetch_all(&self.write)
+            .await?;
+        Ok(())
     }
 
     /// A write transaction; the only writer until it ends.
@@ -76,7 +100,7 @@ impl Store {
 fn pool(size: u32) -> SqlitePoolOptions {
     SqlitePoolOptions::new()
         .max_connections(size)
-        .acquire_timeout(WAIT)
+        .acquire_timeout(TURN)
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)

@@ -148,6 +148,16 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn acquire_job(&self, worker: Uuid) -> Result<Option<Job>> {
+        // An empty queue is the rule; looking at it keeps no writer waiting.
+        let waiting = sqlx::query(
+            "SELECT EXISTS (SELECT 1 FROM provisioner_jobs WHERE completed_at IS NULL
+                 AND started_at IS NULL AND canceled_at IS NULL) AS waiting",
+        )
+        .fetch_one(&self.read)
+        .await?;
+        if !waiting.flag("waiting")? {
+            return Ok(None);
+        }
         let mut tx = self.begin().await?;
         let row = sqlx::query(
             "SELECT * FROM provisioner_jobs

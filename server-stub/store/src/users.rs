@@ -42,6 +42,20 @@ pub struct UserFilter {
     pub limit: i64,
 }
 
+/// A statement on the people of a [`UserFilter`].
+macro_rules! of_people {
+    ($what:literal, $rest:literal) => {
+        concat!(
+            $what,
+            " FROM users WHERE deleted = 0 AND is_system = 0
+               AND ($1 = '' OR instr(lower(username), $1) > 0 OR instr(lower(email), $1) > 0)
+               AND ($2 = '' OR status = $2)
+               AND ($3 = '' OR id = $3)",
+            $rest
+        )
+    };
+}
+
 fn user(row: &Row) -> Result<User> {
     Ok(User {
         id: row.uuid("id")?,
@@ -222,35 +236,38 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn users(&self, filter: &UserFilter) -> Result<(Vec<User>, i64)> {
-        let rows = sqlx::query(
-            "SELECT * FROM users WHERE deleted = 0 AND is_system = 0
-               AND ($1 = '' OR instr(lower(username), $1) > 0 OR instr(lower(email), $1) > 0)
-               AND ($2 = '' OR status = $2)
-               AND ($3 = '' OR id = $3)
-             ORDER BY lower(username)",
-        )
+        let after = match filter.after {
+            Some(id) => optional(self.user(id).await)?,
+            None => None,
+        };
+        let limit = match filter.limit {
+            0 => MAX_PAGE,
+            limit => limit,
+        };
+        let rows = sqlx::query(of_people!(
+            "SELECT *",
+            " AND ($4 = '' OR lower(username) > $4) ORDER BY lower(username) LIMIT $5 OFFSET $6"
+        ))
         .bind(&filter.search)
         .bind(filter.status.map_or("", UserStatus::as_str))
         .bind(filter.only.map(|id| id.to_string()).unwrap_or_default())
+        .bind(
+            after
+                .map(|user| user.username.to_lowercase())
+                .unwrap_or_default(),
+        )
+        .bind(limit)
+        .bind(filter.offset)
         .fetch_all(&self.read)
         .await?;
-        let mut all = rows.iter().map(user).collect::<Result<Vec<_>>>()?;
-        let count = all.len() as i64;
-        if let Some(after) = filter.after {
-            let start = all.iter().position(|user| user.id == after);
-            all.drain(..start.map_or(0, |index| index + 1));
-        }
-        let limit = if filter.limit > 0 {
-            filter.limit
-        } else {
-            MAX_PAGE
-        };
-        let page = all
-            .into_iter()
-            .skip(usize::try_from(filter.offset).unwrap_or(0))
-            .take(usize::try_from(limit).unwrap_or(0))
-            .collect();
-        Ok((page, count))
+        let page = rows.iter().map(user).collect::<Result<Vec<_>>>()?;
+        let row = sqlx::query(of_people!("SELECT count(*) AS n", ""))
+            .bind(&filter.search)
+            .bind(filter.status.map_or("", UserStatus::as_str))
+            .bind(filter.only.map(|id| id.to_string()).unwrap_or_default())
+            .fetch_one(&self.read)
+            .await?;
+        Ok((page, row.int("n")?))
     }
 
     /// Changes name and full name; [`Error::Taken`] if the name is used.

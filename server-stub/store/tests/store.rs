@@ -3,14 +3,16 @@
 #![allow(clippy::unwrap_used, clippy::too_many_lines)]
 
 use adit_rest::{
-    AutomaticUpdates, JobStatus, LifecycleState, LogLevel, LoginType, Time, Transition, UserStatus,
+    AutomaticUpdates, JobStatus, LifecycleState, LogLevel, LogSource, LoginType, Time, Transition,
+    UserStatus,
 };
 use adit_store::model::{AgentContext, PREBUILDS_USER, Template, Workspace};
 use adit_store::spec::{AgentSpec, MetadataSpec, ResourceSpec, ScriptSpec, VersionSpec};
 use adit_store::{
-    BuildResult, Error, LogsOutcome, NewAgentLog, NewBuild, NewPreset, NewTemplate, NewUser,
-    NewVersion, NewWorkspace, Store,
+    BuildResult, Error, LogsOutcome, NewAgentLog, NewBuild, NewJobLog, NewPreset, NewTemplate,
+    NewUser, NewVersion, NewWorkspace, Purge, Store,
 };
+use std::task::Poll;
 use uuid::Uuid;
 
 struct Fixture {
@@ -224,9 +226,16 @@ async fn one_build_at_a_time() {
         .await
         .unwrap();
     f.finish(&made.workspace, None).await;
-    let builds = f.store.builds(made.workspace.id).await.unwrap();
-    let numbers: Vec<i64> = builds.iter().map(|build| build.build_number).collect();
+    let builds = async |after, page| {
+        let found = f.store.builds(made.workspace.id, after, None, page).await;
+        found.unwrap()
+    };
+    let all = builds(None, (0, 0)).await;
+    let numbers: Vec<i64> = all.iter().map(|build| build.build_number).collect();
     assert_eq!(numbers, [2, 1]);
+    assert_eq!(builds(None, (0, 1)).await, all[..1]);
+    assert_eq!(builds(None, (1, 5)).await, all[1..]);
+    assert_eq!(builds(Some(all[0].id), (0, 0)).await, all[1..]);
 }
 
 #[tokio::test]
@@ -426,4 +435,88 @@ async fn a_second_start_finds_everything() {
     assert_eq!(found.workspace, workspace);
     assert_eq!(found.agent, context.agent);
     assert_eq!(store.templates().await.unwrap().first(), Some(&f.template));
+}
+
+#[tokio::test]
+async fn logs_of_what_was_replaced_go_with_time() {
+    let f = fixture().await;
+    let (workspace, context) = f.running("dev").await;
+    let old = context.agent.id;
+    f.transition(&workspace, Transition::Start).await.unwrap();
+    let new = f.finish(&workspace, None).await[0];
+    let line = |output: &str| NewAgentLog {
+        level: LogLevel::Info,
+        output: output.into(),
+    };
+    let append = async |agent| {
+        let lines = [line("said")];
+        f.store.append_agent_logs(agent, Uuid::nil(), &lines).await
+    };
+    assert!(matches!(append(old).await, Err(Error::NotFound)));
+    append(new).await.unwrap();
+    let builds = f.store.builds(workspace.id, None, None, (0, 0)).await;
+    let jobs: Vec<Uuid> = builds.unwrap().iter().map(|build| build.job_id).collect();
+    for job in &jobs {
+        let line = NewJobLog {
+            created_at: Time::now(),
+            source: LogSource::Provisioner,
+            level: LogLevel::Info,
+            stage: "Setting up".into(),
+            output: String::new(),
+        };
+        f.store.append_job_logs(*job, &[line]).await.unwrap();
+    }
+    let later = |days: i64| Time::now().plus_micros(days * 24 * 3_600_000_000);
+    for what in Purge::ALL {
+        assert_eq!(f.store.purge(what, later(6)).await.unwrap(), 0, "{what:?}");
+    }
+    assert_eq!(f.store.purge(Purge::JobLogs, later(31)).await.unwrap(), 1);
+    let left = async |job| f.store.job_logs(job, 0, None, 10).await.unwrap().len();
+    assert_eq!((left(jobs[0]).await, left(jobs[1]).await), (1, 0));
+    assert_eq!(f.store.purge(Purge::AgentLogs, later(8)).await.unwrap(), 0);
+    assert_eq!(
+        f.store.purge(Purge::AgentMetadata, later(8)).await.unwrap(),
+        1
+    );
+    f.transition(&workspace, Transition::Delete).await.unwrap();
+    f.finish(&workspace, None).await;
+    assert_eq!(f.store.purge(Purge::AgentLogs, later(8)).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn many_agents_at_once_are_all_noted_in_order() {
+    let f = fixture().await;
+    let mut agents = Vec::new();
+    for number in 0..5 {
+        agents.push(f.running(&format!("dev-{number}")).await.1.agent.id);
+    }
+    let at = |seconds: i64| Time::from_micros(seconds * 1_000_000);
+    let mut notes = Vec::new();
+    for round in 1..=200 {
+        for agent in &agents {
+            notes.push(f.store.agent_connected(*agent, at(round)));
+        }
+    }
+    let mut all = Vec::new();
+    // One task, so that they ask in this order.
+    for note in notes {
+        let mut note = Box::pin(note);
+        let first = std::future::poll_fn(|cx| Poll::Ready(note.as_mut().poll(cx))).await;
+        if first.is_pending() {
+            all.push(note);
+        }
+    }
+    // Some give up; their notes are written all the same.
+    let given_up = all.split_off(all.len() - 100);
+    drop(given_up);
+    for note in all {
+        note.await.unwrap();
+    }
+    f.store.agent_seen(agents[0], at(201)).await.unwrap();
+    for (number, agent) in agents.iter().enumerate() {
+        let row = f.store.agent(*agent).await.unwrap();
+        assert_eq!(row.first_connected_at, Some(at(1)));
+        let last = if number == 0 { 201 } else { 200 };
+        assert_eq!(row.last_connected_at, Some(at(last)));
+    }
 }

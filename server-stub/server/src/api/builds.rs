@@ -46,11 +46,6 @@ async fn list(
     query: Query,
 ) -> ApiResult<Response> {
     let workspace = access::any_workspace(&app, &actor, id).await?;
-    let skip = usize::try_from(query.number("offset")?.unwrap_or(0)).unwrap_or(0);
-    let take = match query.number("limit")? {
-        None | Some(0) => usize::MAX,
-        Some(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
-    };
     let since = query
         .get("since")
         .map(str::parse::<adit_rest::Time>)
@@ -62,17 +57,13 @@ async fn list(
         .get("after_id")
         .map(crate::extract::uuid)
         .transpose()?;
-    let mut rows = app.store.builds(workspace.id).await?;
-    if let Some(at) = after.and_then(|id| rows.iter().position(|row| row.id == id)) {
-        rows.drain(..=at);
-    }
-    let mut all = Vec::new();
-    for row in rows
-        .iter()
-        .filter(|row| since.is_none_or(|since| row.created_at > since))
-        .skip(skip)
-        .take(take)
-    {
+    let page = (
+        query.number("offset")?.unwrap_or(0),
+        query.number("limit")?.unwrap_or(0),
+    );
+    let rows = app.store.builds(workspace.id, after, since, page).await?;
+    let mut all = Vec::with_capacity(rows.len());
+    for row in &rows {
         all.push(convert::build(&app, row, &workspace).await?);
     }
     Ok(Json(all).into_response())
@@ -89,6 +80,9 @@ async fn by_number(
             .detail(format!("{number:?} is not a number"))
     })?;
     let workspace = app.store.workspace_by_name(owner.id, &name, false).await?;
+    if !access::may_use(&actor, &workspace) {
+        return Err(ApiError::not_found());
+    }
     match app.store.build_by_number(workspace.id, number).await {
         Ok(row) => Ok(Json(convert::build(&app, &row, &workspace).await?)),
         Err(Error::NotFound) => Err(ApiError::new(
@@ -137,6 +131,7 @@ async fn create(
 ) -> ApiResult<Response> {
     let workspace = access::any_workspace(&app, &actor, id).await?;
     let (transition, reason) = words(&request)?;
+    actor.require_scope("workspace", &[transition.as_str()])?;
     if workspace.deleted {
         return Err(deleted());
     }

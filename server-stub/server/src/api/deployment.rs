@@ -183,17 +183,15 @@ async fn authcheck(
 
 async fn stats(State(app): State<App>, _: Actor) -> ApiResult<Json<Value>> {
     let mut counts: BTreeMap<&str, i64> = BTreeMap::new();
-    for workspace in app.store.workspaces(None).await? {
-        let build = app.store.latest_build(workspace.id).await?;
-        let job = app.store.job(build.job_id).await?;
-        let name = match (job.status(), build.transition) {
+    for (job, transition, n) in app.store.count_workspaces().await? {
+        let name = match (job, transition) {
             (JobStatus::Pending, _) => "pending",
             (JobStatus::Running, _) => "building",
             (JobStatus::Succeeded, Transition::Start) => "running",
             (JobStatus::Succeeded, _) => "stopped",
             _ => "failed",
         };
-        *counts.entry(name).or_default() += 1;
+        *counts.entry(name).or_default() += n;
     }
     let count = |name: &str| counts.get(name).copied().unwrap_or(0);
     let now = Time::now();

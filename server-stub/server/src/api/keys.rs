@@ -14,7 +14,7 @@ use http::StatusCode;
 use rand::Rng as _;
 
 use crate::app::App;
-use crate::auth::{Actor, new_key, session_key};
+use crate::auth::{Actor, new_key, scope, session_key};
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{Body, Json, Query, Two};
 use crate::{access, convert};
@@ -39,6 +39,9 @@ async fn create_session(
 ) -> ApiResult<Response> {
     let user = key_owner(&app, &actor, &name).await?;
     let new = session_key(&app, user.id);
+    if !actor.may_grant(&new.key) {
+        return Err(ApiError::forbidden());
+    }
     app.store.insert_key(&new.key).await?;
     Ok(created(new.token))
 }
@@ -93,18 +96,22 @@ async fn create_token(
     );
     if request.scope == "application_connect" {
         new.key.scope = request.scope;
-        new.key.scopes = vec!["coder:application_connect".to_owned()];
+        new.key.scopes = vec![scope::APPLICATION_CONNECT.to_owned()];
     }
     if !request.scopes.is_empty() {
         new.key.scope = match request.scopes.as_slice() {
-            [one] if one == "coder:all" => "all".to_owned(),
-            [one] if one == "coder:application_connect" => "application_connect".to_owned(),
+            [one] if one == scope::ALL => "all".to_owned(),
+            [one] if one == scope::APPLICATION_CONNECT => "application_connect".to_owned(),
             _ => String::new(),
         };
         new.key.scopes = request.scopes;
     }
     if !request.allow_list.is_empty() {
         new.key.allow_list = request.allow_list;
+    }
+    check_limits(&new.key)?;
+    if !actor.may_grant(&new.key) {
+        return Err(ApiError::forbidden());
     }
     match app.store.insert_key(&new.key).await {
         Ok(()) => Ok(created(new.token)),
@@ -113,6 +120,22 @@ async fn create_token(
         ))
         .field("name", "This value is already in use and should be unique.")),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Refuses scopes and objects nobody knows: a key that seems limited has to be.
+fn check_limits(key: &adit_store::model::ApiKey) -> ApiResult<()> {
+    let refuse = |field: &str, text: &str| {
+        ApiError::bad_request("Failed to create API key.")
+            .detail(format!("{text:?} is not known"))
+            .field(field, format!("{text:?} is not a valid value"))
+    };
+    if let Some(unknown) = key.scopes.iter().find(|scope| !scope::is_known(scope)) {
+        return Err(refuse("scopes", unknown));
+    }
+    match key.allow_list.iter().find(|entry| !scope::is_entry(entry)) {
+        Some(entry) => Err(refuse("allow_list", entry)),
+        None => Ok(()),
     }
 }
 

@@ -132,8 +132,7 @@ async fn remove(State(app): State<App>, actor: Actor, Id(id): Id) -> ApiResult<J
     let in_use = || {
         ApiError::bad_request("All workspaces must be deleted before a template can be removed.")
     };
-    let used = app.store.workspaces(None).await?;
-    if used.iter().any(|workspace| workspace.template_id == id) {
+    if app.store.has_workspaces(id).await? {
         return Err(in_use());
     }
     actor.require_owner()?;

@@ -205,7 +205,7 @@ async fn remove(
             "You cannot delete yourself!",
         ));
     }
-    if !app.store.workspaces(Some(user.id)).await?.is_empty() {
+    if app.store.has_workspaces(user.id).await? {
         return Err(ApiError::new(
             StatusCode::EXPECTATION_FAILED,
             "You cannot delete a user that has workspaces. Delete their workspaces and try again!",

@@ -1,15 +1,17 @@
 //! Workspaces: finding and making them.
 
 use adit_rest::{
-    AutomaticUpdates, CreateWorkspaceRequest, Workspace, WorkspaceStatus, WorkspacesResponse, given,
+    AgentStatus, AutomaticUpdates, CreateWorkspaceRequest, Time, Workspace, WorkspaceStatus,
+    WorkspacesResponse, given,
 };
 use adit_store::model::{PREBUILDS_USER, Template, TemplateVersion, User};
-use adit_store::{Error, NewBuild, NewWorkspace};
+use adit_store::{Error, NewBuild, NewWorkspace, WorkspaceFilter, WorkspaceTerm};
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use http::StatusCode;
+use uuid::Uuid;
 
 use super::builds::{matching_preset, queued, queued_build};
 use super::organizations::named;
@@ -18,7 +20,7 @@ use super::session::failed;
 use super::users::is_name;
 use super::workspace_settings::{check_ttl, schedule};
 use crate::app::App;
-use crate::auth::Actor;
+use crate::auth::{Actor, scope::Objects};
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{Body, Id, Json, Query, Two, uuid};
 use crate::pubsub::{WorkspaceEvent, WorkspaceEventKind};
@@ -61,6 +63,9 @@ async fn by_name(
         .store
         .workspace_by_name(owner.id, &name, query.flag("include_deleted"))
         .await?;
+    if !access::may_use(&actor, &row) {
+        return Err(ApiError::not_found());
+    }
     Ok(Json(convert::workspace(&app, actor.user.id, &row).await?))
 }
 
@@ -69,66 +74,50 @@ async fn list(
     actor: Actor,
     query: Query,
 ) -> ApiResult<Json<WorkspacesResponse>> {
-    let page = page(&query)?;
+    let (offset, limit) = page(&query)?;
     let terms = search::parse(query.get("q").unwrap_or_default())
         .map_err(|error| error.into_api("Invalid workspace search query."))?;
     check_terms(&terms)?;
-    let owner = match terms.iter().find(|term| term.key == "owner") {
-        Some(term) if term.value == "me" => Some(actor.user.id),
-        Some(term) => match app.store.user_by_name(&term.value).await {
-            Ok(user) => Some(user.id),
-            Err(Error::NotFound) => return Ok(Json(WorkspacesResponse::default())),
-            Err(error) => return Err(error.into()),
-        },
-        None => None,
+    let mut filter = WorkspaceFilter {
+        viewer: actor.user.id,
+        own_only: !actor.is_owner(),
+        agent_silence: convert::AGENT_SILENCE.as_micros() as i64,
+        now: Time::now(),
+        offset,
+        limit,
+        ..WorkspaceFilter::default()
     };
-    let mut rows = app.store.workspaces(owner).await?;
-    rows.retain(|row| access::may_use(&actor, row));
-    let mut all = Vec::new();
-    for row in &rows {
-        let found = convert::workspace(&app, actor.user.id, row).await?;
-        if matches_all(&app, &actor, &terms, &found).await? {
-            all.push(found);
-        }
+    if let Objects::Only(ids) = actor.workspaces() {
+        filter.terms.push(WorkspaceTerm::Ids(ids));
     }
-    let mine = actor.user.id;
-    all.sort_by_key(|item| {
-        (
-            !item.favorite,
-            item.latest_build.status != WorkspaceStatus::Running,
-            item.owner_id != mine,
-            item.owner_name.to_lowercase(),
-            item.name.to_lowercase(),
-        )
-    });
-    let count = all.len() as i64;
-    let workspaces = all.into_iter().skip(page.0).take(page.1).collect();
+    for term in &terms {
+        filter.terms.extend(conditions(&app, &actor, term).await?);
+    }
+    let (rows, count) = app.store.find_workspaces(&filter).await?;
+    let mut workspaces = Vec::with_capacity(rows.len());
+    for row in &rows {
+        workspaces.push(convert::workspace(&app, actor.user.id, row).await?);
+    }
     Ok(Json(WorkspacesResponse { workspaces, count }))
 }
 
 /// Offset and length of a page.
-fn page(query: &Query) -> ApiResult<(usize, usize)> {
-    let number = |name: &str| -> ApiResult<usize> {
+fn page(query: &Query) -> ApiResult<(i64, i64)> {
+    let number = |name: &str| -> ApiResult<i64> {
         let Some(text) = query.get(name).filter(|text| !text.is_empty()) else {
             return Ok(0);
         };
         let reason = match text.parse::<i64>() {
             Ok(number) if number < 0 => "value is negative".to_owned(),
-            Ok(number) => match u32::try_from(number) {
-                Ok(number) => return Ok(number as usize),
-                Err(_) => "value out of range".to_owned(),
-            },
+            Ok(number) if u32::try_from(number).is_err() => "value out of range".to_owned(),
+            Ok(number) => return Ok(number),
             Err(error) => error.to_string(),
         };
         let detail =
             format!("Query param {name:?} must be a valid 32-bit positive integer: {reason}");
         Err(ApiError::bad_request("Query parameters have invalid values.").field(name, detail))
     };
-    let limit = number("limit")?;
-    Ok((
-        number("offset")?,
-        if limit == 0 { usize::MAX } else { limit },
-    ))
+    Ok((number("offset")?, number("limit")?))
 }
 
 /// Refuses unknown keys and values.
@@ -173,61 +162,56 @@ fn check_terms(terms: &[Term]) -> ApiResult<()> {
     }
 }
 
-async fn matches_all(
-    app: &App,
-    actor: &Actor,
-    terms: &[Term],
-    item: &Workspace,
-) -> ApiResult<bool> {
-    for term in terms {
-        if !matches(app, actor, term, item).await? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-async fn matches(app: &App, actor: &Actor, term: &Term, item: &Workspace) -> ApiResult<bool> {
+/// What a term asks of a workspace.
+async fn conditions(app: &App, actor: &Actor, term: &Term) -> ApiResult<Vec<WorkspaceTerm>> {
+    use WorkspaceTerm as W;
     let value = term.value.as_str();
     let yes = value == "true";
-    let name = item.name.to_lowercase();
-    let agents = || item.latest_build.resources.iter().flat_map(|r| &r.agents);
+    let unless = |never: bool| if never { vec![W::Never] } else { Vec::new() };
     Ok(match term.key.as_str() {
         "" => match value.split_once('/') {
-            Some((owner, part)) => {
-                let mine = owner == "me" && item.owner_id == actor.user.id;
-                (mine || item.owner_name.to_lowercase() == owner) && name.contains(part)
-            }
-            None => name.contains(value),
+            Some((owner, part)) => vec![owned_by(app, actor, owner).await?, W::Name(part.into())],
+            None => vec![W::Name(value.into())],
         },
-        "name" => name.contains(value),
-        "template" => item.template_name.to_lowercase() == value,
-        "id" => value.split(',').any(|id| id == item.id.to_string()),
-        "organization" => named(app, value)
-            .await
-            .is_ok_and(|org| org.id == item.organization_id),
-        "status" => item.latest_build.status.as_str() == value,
-        "has-agent" => agents().any(|agent| agent.status.as_str() == value),
-        "healthy" => item.health.healthy == yes,
-        "dormant" => item.dormant_at.is_some() == yes,
-        "outdated" => item.outdated == yes,
-        "shared" | "has-ai-task" | "has_external_agent" => !yes,
-        "shared_with_user" | "shared_with_group" => false,
-        "last_used_after" => time(value).is_some_and(|time| item.last_used_at > time),
-        "last_used_before" => time(value).is_some_and(|time| item.last_used_at < time),
-        "param" => {
-            let build = app.store.build(item.latest_build.id).await?;
-            let (wanted, expected) = value.split_once('=').unwrap_or((value, ""));
-            build.parameters.iter().any(|parameter| {
-                parameter.name.to_lowercase() == wanted
-                    && (!value.contains('=') || parameter.value.to_lowercase() == expected)
-            })
-        }
-        _ => true,
+        "owner" => vec![owned_by(app, actor, value).await?],
+        "name" => vec![W::Name(value.into())],
+        "template" => vec![W::TemplateName(value.into())],
+        // What is no id is nobody's.
+        "id" => vec![W::Ids(value.split(',').flat_map(Uuid::try_parse).collect())],
+        "organization" => match named(app, value).await {
+            Ok(organization) => vec![W::Organization(organization.id)],
+            Err(_) => vec![W::Never],
+        },
+        "status" => vec![WorkspaceStatus::parse(value).map_or(W::Never, W::Status)],
+        "has-agent" => vec![AgentStatus::parse(value).map_or(W::Never, W::HasAgent)],
+        "healthy" => vec![W::Healthy(yes)],
+        "dormant" => vec![W::Dormant(yes)],
+        "outdated" => vec![W::Outdated(yes)],
+        "shared" | "has-ai-task" | "has_external_agent" => unless(yes),
+        "shared_with_user" | "shared_with_group" => vec![W::Never],
+        "last_used_after" => vec![time(value).map_or(W::Never, W::UsedAfter)],
+        "last_used_before" => vec![time(value).map_or(W::Never, W::UsedBefore)],
+        "param" => vec![match value.split_once('=') {
+            Some((name, value)) => W::Parameter(name.into(), Some(value.into())),
+            None => W::Parameter(value.into(), None),
+        }],
+        _ => Vec::new(),
     })
 }
 
-fn time(text: &str) -> Option<adit_rest::Time> {
+/// The condition that a user, or `me`, is the owner.
+async fn owned_by(app: &App, actor: &Actor, name: &str) -> ApiResult<WorkspaceTerm> {
+    if name == "me" {
+        return Ok(WorkspaceTerm::Owner(actor.user.id));
+    }
+    match app.store.user_by_name(name).await {
+        Ok(user) => Ok(WorkspaceTerm::Owner(user.id)),
+        Err(Error::NotFound) => Ok(WorkspaceTerm::Never),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn time(text: &str) -> Option<Time> {
     text.to_uppercase().parse().ok()
 }
 
@@ -357,7 +341,7 @@ fn check_request(request: &CreateWorkspaceRequest) -> ApiResult<()> {
     if bad { Err(error) } else { Ok(()) }
 }
 
-fn no_template(id: uuid::Uuid) -> ApiError {
+fn no_template(id: Uuid) -> ApiError {
     ApiError::bad_request(format!("Template {:?} doesn't exist.", id.to_string()))
         .field("template_id", "template not found")
 }
@@ -427,7 +411,7 @@ fn settings(
 async fn with_preset(
     app: &App,
     request: &CreateWorkspaceRequest,
-    preset: Option<uuid::Uuid>,
+    preset: Option<Uuid>,
 ) -> ApiResult<Vec<adit_rest::BuildParameter>> {
     let mut values = request.rich_parameter_values.clone();
     if let Some(id) = preset {

@@ -10,7 +10,7 @@ use crate::error::ApiResult;
 
 /// An agent that was silent for so long counts as gone: two missed signs of
 /// life, which come every 15 s.
-const INACTIVE: Duration = Duration::from_secs(30);
+pub(crate) const AGENT_SILENCE: Duration = Duration::from_secs(30);
 
 /// Names that make up the host name of an app.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +65,7 @@ fn status(agent: &Agent, now: Time) -> (AgentStatus, Option<Time>) {
     if lost.is_some_and(|lost| lost >= last) {
         return (AgentStatus::Disconnected, lost);
     }
-    if now.as_micros() - last.as_micros() > INACTIVE.as_micros() as i64 {
+    if now.as_micros() - last.as_micros() > AGENT_SILENCE.as_micros() as i64 {
         return (AgentStatus::Disconnected, Some(last));
     }
     (AgentStatus::Connected, lost)

@@ -78,7 +78,8 @@ impl TailnetApi {
         let Some(user) = &self.peer.user else {
             return Permission::Refused;
         };
-        match self.app.store.agent_context(agent).await {
+        // Large, and rarely needed in a call that lasts for ever.
+        match Box::pin(self.app.store.agent_context(agent)).await {
             Ok(context) if super::may_connect(user, &context.workspace) => Permission::Granted,
             _ => Permission::Refused,
         }

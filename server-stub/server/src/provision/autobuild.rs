@@ -14,7 +14,7 @@ use crate::{
     schedule::{self, Weekly},
 };
 
-/// How often all workspaces are looked at; schedules have minutes.
+/// How often workspaces are looked at; schedules have minutes.
 const PERIOD: Duration = Duration::from_secs(60);
 
 const MINUTE_MICROS: i64 = 60_000_000;
@@ -35,15 +35,9 @@ pub(super) async fn run(app: &App) {
 
 async fn pass(app: &App, now: Time) -> StoreResult<()> {
     let store = &app.store;
-    for workspace in store.workspaces(None).await? {
-        if workspace.is_prebuild() {
-            continue;
-        }
+    // Most workspaces have neither a deadline nor a schedule.
+    for workspace in store.clocked_workspaces().await? {
         let build = store.latest_build(workspace.id).await?;
-        // Most workspaces have neither a deadline nor a schedule.
-        if build.deadline.is_none() && workspace.autostart_schedule.is_none() {
-            continue;
-        }
         let facts = Facts {
             job: store.job(build.job_id).await?,
             owner: store.user(workspace.owner_id).await?,

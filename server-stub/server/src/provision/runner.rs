@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use adit_rest::{JobStatus, JobType, LogLevel, LogSource, ReinitializationEvent, Time, Transition};
+use adit_rest::{JobType, LogLevel, LogSource, ReinitializationEvent, Time, Transition};
 use adit_store::{
     BuildResult, Error as StoreError, NewJobLog,
     model::{Build, Job, PrebuildStage, Template},
@@ -26,6 +26,9 @@ const STOP_GRACE: Duration = Duration::from_secs(60);
 
 /// How often the queue is looked at although nobody announced a job.
 const POLL: Duration = Duration::from_secs(30);
+
+/// When the queue is looked at again after the database failed.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Carries out the jobs of this server.
 #[derive(Debug)]
@@ -69,6 +72,7 @@ impl Runner {
             let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
                 return;
             };
+            let mut pause = POLL;
             match this.app.store.acquire_job(this.worker).await {
                 Ok(Some(job)) => {
                     let this = Arc::clone(&this);
@@ -79,34 +83,26 @@ impl Runner {
                     continue;
                 }
                 Ok(None) => {}
-                Err(error) => tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "could not take a job"
-                ),
+                Err(error) => {
+                    pause = RETRY;
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "could not take a job"
+                    );
+                }
             }
             drop(slot);
             // A job posted since the look at the queue has left a permit.
-            let _ = tokio::time::timeout(POLL, this.app.pubsub.queue.notified()).await;
+            let _ = tokio::time::timeout(pause, this.app.pubsub.queue.notified()).await;
         }
     }
 
     /// Starts the agents of local workspaces whose last build was a start.
     pub(crate) async fn restore(&self) -> Result<(), StoreError> {
         let store = &self.app.store;
-        let mut provisioners = BTreeMap::new();
-        for template in store.templates().await? {
-            provisioners.insert(template.id, template.provisioner);
-        }
-        for workspace in store.workspaces(None).await? {
-            if provisioners.get(&workspace.template_id).map(String::as_str) != Some(LOCAL) {
-                continue;
-            }
+        for workspace in store.running_workspaces(LOCAL).await? {
             let build = store.latest_build(workspace.id).await?;
-            let job = store.job(build.job_id).await?;
-            if build.transition != Transition::Start || job.status() != JobStatus::Succeeded {
-                continue;
-            }
-            for agent in store.agents_of_job(job.id).await? {
+            for agent in store.agents_of_job(build.job_id).await? {
                 if agent.parent_id.is_some() {
                     continue;
                 }

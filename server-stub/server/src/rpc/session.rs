@@ -36,46 +36,57 @@ const FAREWELL: Duration = Duration::from_secs(30);
 ///
 /// Only sessions with `monitored` count as the agent being connected: tools in
 /// the workspace share its token.
-pub(crate) async fn serve<IO>(
+///
+/// What only the start needs is not part of the future, which lasts as long as
+/// the session.
+pub(crate) fn serve<IO>(
     app: App,
-    context: AgentContext,
+    context: &AgentContext,
     version: String,
     monitored: bool,
     socket: WebSocketStream<IO>,
-) where
+) -> impl Future<Output = ()> + Send + use<IO>
+where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (agent, workspace) = (context.agent.id, context.workspace.id);
     let (connection, incoming) =
         Connection::server(ByteStream::new(socket), adit_yamux::Config::default());
     let service = Arc::new(AgentApi::new(app.clone(), agent, workspace, version));
-    let tailnet = Arc::new(TailnetApi::new(app.clone(), Peer::agent(&context)));
-    drop(context);
-    let number = monitored.then(|| app.coord.session_begins(agent));
-    tracing::info!(%agent, monitored, "agent session begins");
-    let reason = tokio::select! {
-        // Ends with the session.
-        () = adit_rpc::serve(incoming, service, tailnet) => connection.closed().await.to_string(),
-        reason = watch(&app, agent, workspace, &connection, monitored) => reason.to_owned(),
-        () = app.shutdown.cancelled() => "the server is shutting down".to_owned(),
-    };
-    connection.close().await;
-    if number.is_some_and(|number| app.coord.session_ends(agent, number)) {
-        let farewell = async {
-            if let Err(error) = app.store.agent_disconnected(agent, Time::now()).await {
-                tracing::warn!(%agent, error = &error as &dyn std::error::Error, "could not note the end of a session");
-            }
-            app.workspace_id_changed(workspace, WorkspaceEventKind::Agent)
-                .await;
+    let tailnet = Arc::new(TailnetApi::new(app.clone(), Peer::agent(context)));
+    async move {
+        let number = monitored.then(|| app.coord.session_begins(agent));
+        tracing::info!(%agent, monitored, "agent session begins");
+        let reason = tokio::select! {
+            // Ends with the session.
+            () = adit_rpc::serve(incoming, service, tailnet) => connection.closed().await.to_string(),
+            reason = watch(&app, agent, workspace, &connection, monitored) => reason.to_owned(),
+            () = app.shutdown.cancelled() => "the server is shutting down".to_owned(),
         };
-        if timeout(FAREWELL, farewell).await.is_err() {
-            tracing::warn!(%agent, "gave up noting the end of a session");
+        connection.close().await;
+        if number.is_some_and(|number| app.coord.session_ends(agent, number)) {
+            let farewell = Box::pin(farewell(&app, agent, workspace));
+            if timeout(FAREWELL, farewell).await.is_err() {
+                tracing::warn!(%agent, "gave up noting the end of a session");
+            }
         }
+        tracing::info!(%agent, reason, "agent session ended");
     }
-    tracing::info!(%agent, reason, "agent session ended");
+}
+
+/// Notes the end of the last session of an agent.
+async fn farewell(app: &App, agent: Uuid, workspace: Uuid) {
+    if let Err(error) = app.store.agent_disconnected(agent, Time::now()).await {
+        tracing::warn!(%agent, error = &error as &dyn std::error::Error, "could not note the end of a session");
+    }
+    app.workspace_id_changed(workspace, WorkspaceEventKind::Agent)
+        .await;
 }
 
 /// Watches over a session; returns why it has to end.
+///
+/// It waits nearly all the time. What it then does has an allocation of its
+/// own for as long as it takes, as the database's futures are large.
 async fn watch(
     app: &App,
     agent: Uuid,
@@ -87,16 +98,19 @@ async fn watch(
     if !monitored {
         loop {
             let _: Received<()> = outdated.recv().await;
-            if !is_stopping(app, workspace).await && !is_current(app, agent, workspace).await {
+            if Box::pin(is_replaced(app, agent, workspace)).await {
                 return OUTDATED;
             }
         }
     }
-    if let Err(error) = app.store.agent_connected(agent, Time::now()).await {
-        tracing::warn!(%agent, error = &error as &dyn std::error::Error, "could not note a session");
-    }
-    app.workspace_id_changed(workspace, WorkspaceEventKind::Agent)
-        .await;
+    Box::pin(async {
+        if let Err(error) = app.store.agent_connected(agent, Time::now()).await {
+            tracing::warn!(%agent, error = &error as &dyn std::error::Error, "could not note a session");
+        }
+        app.workspace_id_changed(workspace, WorkspaceEventKind::Agent)
+            .await;
+    })
+    .await;
     let mut ticks = interval_at(Instant::now() + PERIOD, PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last_pong = Instant::now();
@@ -109,21 +123,29 @@ async fn watch(
                 if last_pong.elapsed() > INACTIVE {
                     return "ping timeout";
                 }
-                if let Err(error) = app.store.agent_seen(agent, Time::now()).await {
-                    tracing::warn!(%agent, error = &error as &dyn std::error::Error, "could not note a sign of life");
-                }
-                if !is_current(app, agent, workspace).await {
+                let noted = Box::pin(async {
+                    if let Err(error) = app.store.agent_seen(agent, Time::now()).await {
+                        tracing::warn!(%agent, error = &error as &dyn std::error::Error, "could not note a sign of life");
+                    }
+                    is_current(app, agent, workspace).await
+                });
+                if !noted.await {
                     return OUTDATED;
                 }
             }
             _ = outdated.recv() => {
-                // While the workspace stops, the agent still has to report.
-                if !is_stopping(app, workspace).await && !is_current(app, agent, workspace).await {
+                if Box::pin(is_replaced(app, agent, workspace)).await {
                     return OUTDATED;
                 }
             }
         }
     }
+}
+
+/// Whether a newer build replaced the agent's. While the workspace stops, the
+/// agent still has to report.
+async fn is_replaced(app: &App, agent: Uuid, workspace: Uuid) -> bool {
+    !is_stopping(app, workspace).await && !is_current(app, agent, workspace).await
 }
 
 /// Whether the newest build of a workspace is a stop that has not ended.

@@ -1,0 +1,84 @@
+//! What has to be done now and then for as long as the server runs.
+
+use std::time::Duration;
+
+use adit_rest::Time;
+use adit_store::{PURGE_BATCH, Purge};
+
+use crate::app::App;
+
+/// How often keys are looked at.
+const PERIOD: Duration = Duration::from_secs(10 * 60);
+
+/// How many periods pass between two removals of what is old.
+const PURGE_EVERY: u32 = 6;
+
+/// The most batches of one kind in one removal; the rest waits for the next.
+const MAX_BATCHES: u32 = 50;
+
+/// Pause between two batches, in which others write.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Starts it; it ends when the server shuts down.
+pub(crate) fn start(app: &App) {
+    let (app, shutdown) = (app.clone(), app.shutdown.clone());
+    let tasks = app.tasks.clone();
+    tasks.spawn(async move {
+        let work = std::pin::pin!(run(&app));
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = work => {}
+        }
+    });
+}
+
+async fn run(app: &App) {
+    // Not at once: a server that starts has other things to do.
+    for round in 0_u32.. {
+        tokio::time::sleep(PERIOD).await;
+        if let Err(error) = app.coord.rotate_keys(&app.store).await {
+            tracing::error!(%error, "could not renew the keys of resume tokens");
+        }
+        if round % PURGE_EVERY == 0 {
+            purge(app, Time::now()).await;
+        }
+    }
+}
+
+/// Removes what is old.
+pub(crate) async fn purge(app: &App, now: Time) {
+    let mut removed = 0;
+    for what in Purge::ALL {
+        match purge_one(app, what, now).await {
+            Ok(rows) => removed += rows,
+            Err(error) => tracing::error!(
+                ?what,
+                error = &error as &dyn std::error::Error,
+                "could not remove what is old"
+            ),
+        }
+    }
+    if removed == 0 {
+        return;
+    }
+    tracing::info!(rows = removed, "removed what is old");
+    if let Err(error) = app.store.shrink().await {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "could not shrink the database"
+        );
+    }
+}
+
+async fn purge_one(app: &App, what: Purge, now: Time) -> adit_store::Result<u64> {
+    let mut removed = 0;
+    for _ in 0..MAX_BATCHES {
+        let rows = app.store.purge(what, now).await?;
+        removed += rows;
+        if rows < PURGE_BATCH.unsigned_abs() {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(removed)
+}
