@@ -1,14 +1,16 @@
 //! Agents that only exist on the control plane's wire: each keeps the session,
-//! the coordination stream and the stream of relay maps that an idle agent has
-//! and answers what is asked of it.
+//! the coordination stream, the stream of relay maps and the connection to the
+//! relay that an idle agent has, and answers what is asked of it.
 
 use std::{io::Write as _, path::Path, time::Duration};
 
-use adit_http::ClientConfig;
+use adit_derp::ConnectOptions;
+use adit_http::{ClientConfig, Endpoint, HeaderName, HeaderValue, Method};
 use adit_keys::{DiscoPrivate, NodePrivate, addr};
 use adit_messages::{agent, tailnet};
 use adit_rpc::{AgentClient, TailnetClient};
 use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
 use tokio::{io::AsyncReadExt as _, sync::mpsc, task::JoinSet, time::timeout};
 use url::Url;
 use uuid::Uuid;
@@ -18,6 +20,29 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Agents that connect at the same time.
 const TOGETHER: usize = 20;
+
+/// Has the control plane make workspaces of a template, one after the other.
+pub(crate) fn workspaces(url: &Url, token: &str, template: Uuid, count: usize) -> Result<()> {
+    let mut config = ClientConfig::new(url.clone());
+    // As many in a minute would be too many.
+    let bypass = HeaderName::from_static("x-coder-bypass-ratelimit");
+    config.headers = vec![(bypass, HeaderValue::from_static("true"))];
+    config.session_token = Some(token.to_owned());
+    let http = adit_http::Client::new(config)?;
+    let make = async {
+        for number in 0..count {
+            let name = format!("simulated-{number}");
+            let body = json!({ "name": name, "template_id": template });
+            let path = "/api/v2/users/me/workspaces";
+            let _: Value = http.call(Method::POST, path, &body).await?;
+        }
+        Ok(())
+    };
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(make)
+}
 
 /// Connects one agent for each token in the file, one a line, prints `ready`
 /// and keeps them until standard input ends.
@@ -71,6 +96,10 @@ async fn keep(url: &Url, tokens: Vec<String>) -> Result<()> {
 
 /// One agent; ends only with its session.
 async fn one(url: Url, token: &str, connected: mpsc::Sender<()>) -> Result<()> {
+    let host = url.host_str().context("the URL has no host")?;
+    let port = url.port_or_known_default().unwrap_or(80);
+    let relay = Endpoint::new(host, port, url.scheme() == "https");
+    let key = NodePrivate::generate();
     let http = adit_http::Client::new(ClientConfig::new(url))?;
     http.set_session_token(token)?;
     let version = adit_rpc::Version::CURRENT;
@@ -96,28 +125,28 @@ async fn one(url: Url, token: &str, connected: mpsc::Sender<()>) -> Result<()> {
         .await?;
     }
     let (mut requests, mut peers) = tailnet.coordinate().await?;
-    requests.send(&node(Uuid::from_bytes(id))).await?;
+    requests.send(&node(Uuid::from_bytes(id), &key)).await?;
     let mut maps = tailnet.stream_derp_maps().await?;
     maps.recv().await?.context("no relay map")?;
+    let options = ConnectOptions::new(key, vec![relay]);
+    let relay = adit_derp::Client::connect(&http, &options, &Default::default()).await?;
+    relay.note_preferred(true);
     connected.send(()).await?;
     drop(connected);
     tokio::select! {
         peer = async { while peers.recv().await?.is_some() {} anyhow::Ok(()) } => peer,
         map = async { while maps.recv().await?.is_some() {} anyhow::Ok(()) } => map,
         why = connection.closed() => Err(why.into()),
+        why = relay.closed() => Err(why.into()),
     }
 }
 
 /// What an agent tells about itself.
-fn node(agent: Uuid) -> tailnet::CoordinateRequest {
+fn node(agent: Uuid, key: &NodePrivate) -> tailnet::CoordinateRequest {
     let address = format!("{}/128", addr::tailnet_ip(agent));
     let node = tailnet::Node {
         id: addr::node_id(agent),
-        key: NodePrivate::generate()
-            .public()
-            .to_np_bytes()
-            .to_vec()
-            .into(),
+        key: key.public().to_np_bytes().to_vec().into(),
         disco: DiscoPrivate::generate().public().to_string(),
         preferred_derp: 999,
         addresses: vec![address.clone()],

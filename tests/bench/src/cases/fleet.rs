@@ -10,16 +10,18 @@ use std::{
 };
 
 use adit_store::{
-    NewBuild, NewTemplate, NewVersion, NewWorkspace, Store,
+    NewTemplate, NewVersion, Store,
     spec::{AgentSpec, ResourceSpec, VersionSpec},
 };
 use anyhow::{Context as _, Result, bail, ensure};
+use uuid::Uuid;
 
 use crate::{
     context::Context,
     net::{Net, Path as Way},
     proc,
     report::{Better, Outcome, Report, Row},
+    simulated,
     subject::{Adit, Deployment, WORKSPACE},
 };
 
@@ -37,10 +39,7 @@ pub(super) fn run(context: &mut Context, report: &mut Report) -> Result<()> {
     let dir = context.fresh_dir("adit");
     let net = Net::new(Way::Veth)?;
     let adit = Adit::start(&net, &context.bin, &dir, 0)?;
-    let tokens = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?
-        .block_on(populate(&dir.join("data/adit.db"), agents))?;
+    let tokens = populate(&net, &adit, &dir.join("data/adit.db"), agents)?;
     let file = dir.join("tokens");
     fs::write(&file, tokens.join("\n"))?;
     let server = adit.server();
@@ -122,16 +121,25 @@ impl Drop for Fleet {
     }
 }
 
-/// Makes the workspaces in the server's database, lets the server build them,
-/// and returns the tokens of their agents.
-async fn populate(database: &Path, agents: usize) -> Result<Vec<String>> {
-    let store = Store::open(database).await?;
-    let result = workspaces(&store, agents).await;
-    store.close().await;
-    result
+/// Makes the workspaces, and returns the tokens of their agents.
+///
+/// Only their template is put into the database behind the server's back; the
+/// server makes and builds them as it does for clients.
+fn populate(net: &Net, adit: &Adit, database: &Path, agents: usize) -> Result<Vec<String>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let store = runtime.block_on(Store::open(database))?;
+    let template = runtime.block_on(template(&store))?;
+    let url = adit.url.parse()?;
+    net.near
+        .enter(|| simulated::workspaces(&url, &adit.session_token, template, agents))??;
+    let tokens = runtime.block_on(tokens(&store, template, agents));
+    runtime.block_on(store.close());
+    tokens
 }
 
-async fn workspaces(store: &Store, agents: usize) -> Result<Vec<String>> {
+async fn template(store: &Store) -> Result<Uuid> {
     let organization = store.default_organization().await?;
     let everyone = store.workspaces(None).await?;
     let owner = everyone
@@ -168,25 +176,17 @@ async fn workspaces(store: &Store, agents: usize) -> Result<Vec<String>> {
             ..NewTemplate::default()
         })
         .await?;
-    let mut jobs = Vec::new();
-    for number in 0..agents {
-        let workspace = NewWorkspace {
-            owner_id: owner,
-            organization_id: organization.id,
-            template_id: template.id,
-            name: format!("simulated-{number}"),
-            ..NewWorkspace::default()
-        };
-        let build = NewBuild {
-            template_version_id: template.active_version_id,
-            initiator_id: owner,
-            ..NewBuild::default()
-        };
-        jobs.push(store.create_workspace(&workspace, &build).await?.job.id);
-    }
+    Ok(template.id)
+}
+
+async fn tokens(store: &Store, template: Uuid, agents: usize) -> Result<Vec<String>> {
     let deadline = Instant::now() + BUILD_LIMIT;
     let mut tokens = Vec::new();
-    for job in jobs {
+    for workspace in store.workspaces(None).await? {
+        if workspace.template_id != template {
+            continue;
+        }
+        let job = store.latest_build(workspace.id).await?.job_id;
         loop {
             let made = store.agents_of_job(job).await?;
             if let Some(agent) = made.first() {
@@ -199,5 +199,6 @@ async fn workspaces(store: &Store, agents: usize) -> Result<Vec<String>> {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
+    ensure!(tokens.len() == agents, "{} workspaces", tokens.len());
     Ok(tokens)
 }

@@ -35,6 +35,8 @@ pub(crate) struct Adit {
     config_dir: String,
     /// Address of the control plane.
     pub(crate) url: String,
+    /// A token of the workspace's owner.
+    pub(crate) session_token: String,
 }
 
 impl Adit {
@@ -62,6 +64,7 @@ impl Adit {
             server,
             config_dir: fact("config_dir"),
             url: fact("url"),
+            session_token: fact("session_token"),
         })
     }
 
