@@ -51,7 +51,11 @@ where
         () = channel.cut() => return,
         done = both => done.is_ok(),
     };
-    if proper && tokio::time::timeout(CLOSE_GRACE, channel.closed()).await.is_ok() {
+    if proper
+        && tokio::time::timeout(CLOSE_GRACE, channel.closed())
+            .await
+            .is_ok()
+    {
         return;
     }
     // The peer may have closed the channel or left meanwhile.

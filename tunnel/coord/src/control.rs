@@ -27,6 +27,8 @@ use crate::token::ResumeToken;
 const VERSION: &str = "2.0";
 /// How long the coordinator may take to hang up after a goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// Time to send what is left once all has been said.
+const LINGER: Duration = Duration::from_millis(20);
 /// Longest wait before another attempt while the agent is in use, and for how
 /// long after the loss of a session such hurry makes sense.
 const HURRY: Duration = Duration::from_millis(400);
@@ -295,7 +297,12 @@ impl Running {
             }
         };
         drop(session);
-        let _ = tokio::time::timeout(GOODBYE, connection.close()).await;
+        // After a goodbye, that of the carrier below is only sent.
+        let limit = match ended {
+            Ended::Stopped => LINGER,
+            Ended::Failed(_) => GOODBYE,
+        };
+        let _ = tokio::time::timeout(limit, connection.close()).await;
         ended
     }
 

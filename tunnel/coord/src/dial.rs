@@ -22,6 +22,8 @@ use crate::map::{map_from_json, region_names, rewrite_map};
 /// First wait between reachability pings, its growth, and the longest.
 const PING_FIRST: Duration = Duration::from_millis(50);
 const PING_LONGEST: Duration = Duration::from_secs(5);
+/// Pause after a dial that failed because the agent was out of reach.
+const DIAL_PAUSE: Duration = Duration::from_millis(200);
 /// Pings that may be on their way at once.
 const PINGS: usize = 16;
 /// How long [`AgentConn::close`] waits for the coordinator.
@@ -48,6 +50,9 @@ pub struct DialOptions {
     pub block_endpoints: bool,
     /// How long to wait until the agent answers.
     pub ready_timeout: Duration,
+    /// What the server said a moment ago about connections to any agent; asked
+    /// for, for this agent, if it is not given.
+    pub info: Option<AgentConnectionInfo>,
     /// Told about the progress.
     pub progress: Option<watch::Sender<DialStage>>,
 }
@@ -57,6 +62,7 @@ impl Default for DialOptions {
         Self {
             block_endpoints: false,
             ready_timeout: Duration::from_secs(30),
+            info: None,
             progress: None,
         }
     }
@@ -102,11 +108,33 @@ pub async fn dial_agent(
     agent: Uuid,
     options: DialOptions,
 ) -> Result<AgentConn, DialError> {
-    let limit = options.ready_timeout;
     let conn = start_agent_conn(http, agent, &options).await?;
     options.at(DialStage::Coordinating);
-    match conn.reach(limit, &options).await {
+    match conn.reach(&options, conn.pinged()).await {
         Ok(_) => Ok(conn),
+        Err(error) => {
+            conn.close().await;
+            Err(error)
+        }
+    }
+}
+
+/// Connects to an agent and to a TCP port of it, without asking first whether
+/// the agent answers: a round trip less than [`dial_agent`] and then
+/// [`AgentConn::dial`].
+///
+/// # Errors
+/// What failed, in the order of the steps; see [`DialError`].
+pub async fn dial_agent_port(
+    http: &adit_http::Client,
+    agent: Uuid,
+    port: u16,
+    options: DialOptions,
+) -> Result<(AgentConn, TcpStream), DialError> {
+    let conn = start_agent_conn(http, agent, &options).await?;
+    options.at(DialStage::Coordinating);
+    match conn.reach(&options, conn.accepted(port)).await {
+        Ok(stream) => Ok((conn, stream)),
         Err(error) => {
             conn.close().await;
             Err(error)
@@ -130,7 +158,7 @@ pub async fn start_agent_conn(
         addr::node_id(myself),
         vec![addr::tailnet_ip(myself)],
     );
-    // Until the server has spoken, nothing is offered to anyone.
+    config.speaks_first = true;
     config.block_endpoints = options.block_endpoints;
     let node = Node::start(config).await.map_err(DialError::Node)?;
 
@@ -155,12 +183,17 @@ pub async fn start_agent_conn(
     // The session does not depend on the connection info: both start now.
     let task = AbortOnDrop(tokio::spawn(control.run()));
 
-    let path = format!("/api/v2/workspaceagents/{agent}/connection");
-    let info = http.get::<AgentConnectionInfo>(&path);
-    let info = tokio::select! {
-        biased;
-        info = info => info.map_err(DialError::Info)?,
-        () = stopped(state.clone()) => return Err(refused(&refusal)),
+    let info = match &options.info {
+        Some(info) => info.clone(),
+        None => {
+            let path = format!("/api/v2/workspaceagents/{agent}/connection");
+            let info = http.get::<AgentConnectionInfo>(&path);
+            tokio::select! {
+                biased;
+                info = info => info.map_err(DialError::Info)?,
+                () = stopped(state.clone()) => return Err(refused(&refusal)),
+            }
+        }
     };
     if info.disable_direct_connections {
         node.set_block_endpoints(true).await;
@@ -303,52 +336,84 @@ impl AgentConn {
     /// # Errors
     /// [`DialError::Unreachable`] with what is known about the reason.
     pub async fn await_reachable(&self, limit: Duration) -> Result<Duration, DialError> {
-        self.reach(limit, &DialOptions::default()).await
+        let options = DialOptions {
+            ready_timeout: limit,
+            ..DialOptions::default()
+        };
+        self.reach(&options, self.pinged()).await
     }
 
-    async fn reach(&self, limit: Duration, options: &DialOptions) -> Result<Duration, DialError> {
+    /// Waits for the agent to be known, and then for its `answer`.
+    async fn reach<T>(
+        &self,
+        options: &DialOptions,
+        answer: impl Future<Output = Result<T, DialError>>,
+    ) -> Result<T, DialError> {
         let begun = Instant::now();
+        let limit = options.ready_timeout;
         let mut programmed = self.inner.programmed.clone();
         let reach = async {
             if programmed.wait_for(|known| *known).await.is_err() {
                 return Err(refused(&self.inner.refusal));
             }
+            tracing::debug!(took = ?begun.elapsed(), "agent known");
             options.at(DialStage::WaitingForPeer);
-            let mut pings = FuturesUnordered::new();
-            let mut wait = PING_FIRST;
-            loop {
-                if pings.len() < PINGS {
-                    pings.push(self.inner.node.ping_tsmp(self.inner.ip));
-                }
-                let pause = tokio::time::sleep(wait.mul_f64(rand::rng().random_range(0.5..1.5)));
-                wait = wait.mul_f64(1.5).min(PING_LONGEST);
-                tokio::pin!(pause);
-                loop {
-                    tokio::select! {
-                        Some(answer) = pings.next() => match answer {
-                            Ok(rtt) => return Ok(rtt),
-                            Err(adit_engine::Error::Closed) => {
-                                return Err(DialError::Node(adit_engine::Error::Closed));
-                            }
-                            // Timed out, or the peer is unknown for a moment.
-                            Err(_) => {}
-                        },
-                        () = &mut pause => break,
-                    }
-                }
-            }
+            answer.await
         };
         match tokio::time::timeout(limit, reach).await {
-            Ok(Ok(rtt)) => {
+            Ok(Ok(answer)) => {
                 options.at(DialStage::Reachable);
                 tracing::debug!(took = ?begun.elapsed(), "agent reachable");
-                Ok(rtt)
+                Ok(answer)
             }
             Ok(Err(error)) => Err(error),
             Err(_) => Err(DialError::Unreachable {
                 waited: limit,
                 why: self.why_unreachable().await,
             }),
+        }
+    }
+
+    /// Pings until one ping is answered; gives its round-trip time.
+    async fn pinged(&self) -> Result<Duration, DialError> {
+        let mut pings = FuturesUnordered::new();
+        let mut wait = PING_FIRST;
+        loop {
+            if pings.len() < PINGS {
+                pings.push(self.inner.node.ping_tsmp(self.inner.ip));
+            }
+            let pause = tokio::time::sleep(wait.mul_f64(rand::rng().random_range(0.5..1.5)));
+            wait = wait.mul_f64(1.5).min(PING_LONGEST);
+            tokio::pin!(pause);
+            loop {
+                tokio::select! {
+                    Some(answer) = pings.next() => match answer {
+                        Ok(rtt) => return Ok(rtt),
+                        Err(adit_engine::Error::Closed) => {
+                            return Err(DialError::Node(adit_engine::Error::Closed));
+                        }
+                        // Timed out, or the peer is unknown for a moment.
+                        Err(_) => {}
+                    },
+                    () = &mut pause => break,
+                }
+            }
+        }
+    }
+
+    /// Dials a port until the agent accepts or refuses.
+    async fn accepted(&self, port: u16) -> Result<TcpStream, DialError> {
+        use adit_engine::Error;
+        loop {
+            match self.dial(port).await {
+                Ok(stream) => return Ok(stream),
+                // No answer so far, or the peer is unknown for a moment.
+                Err(Error::Timeout(_) | Error::UnknownPeer(_)) => {
+                    tokio::time::sleep(DIAL_PAUSE).await;
+                }
+                Err(error @ Error::Closed) => return Err(DialError::Node(error)),
+                Err(error) => return Err(DialError::Port { port, error }),
+            }
         }
     }
 

@@ -16,6 +16,15 @@ pub enum DialError {
     /// The local node failed.
     #[error("cannot start the tunnel: {0}")]
     Node(#[source] adit_engine::Error),
+    /// The agent answers, but not on that port.
+    #[error("connect to port {port} of the agent: {error}")]
+    Port {
+        /// The port dialed.
+        port: u16,
+        /// What the tunnel says.
+        #[source]
+        error: adit_engine::Error,
+    },
     /// The agent did not answer in time.
     #[error("the agent did not answer within {} s: {why}", waited.as_secs())]
     Unreachable {
@@ -54,6 +63,7 @@ impl DialError {
         match self {
             Self::Info(error) | Self::Coordinate(error) => error.remedy(),
             Self::Node(_) => "Check that this machine may open UDP sockets.".into(),
+            Self::Port { .. } => "Restart the workspace: its agent is not as it should be.".into(),
             Self::Unreachable { why, .. } => why.remedy().into(),
         }
     }

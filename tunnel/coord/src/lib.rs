@@ -15,6 +15,8 @@ mod peers;
 mod token;
 
 pub use control::ControlState;
-pub use dial::{AgentConn, DialOptions, DialStage, bare_node, dial_agent, start_agent_conn};
+pub use dial::{
+    AgentConn, DialOptions, DialStage, bare_node, dial_agent, dial_agent_port, start_agent_conn,
+};
 pub use error::{DialError, Unreachable};
 pub use map::{map_from_json, region_names, rewrite_map};

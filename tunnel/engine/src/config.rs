@@ -28,6 +28,9 @@ pub struct NodeConfig {
     pub block_endpoints: bool,
     /// Use WebSockets for relays without trying the native upgrade.
     pub force_websockets: bool,
+    /// Announce the home region before its relay is connected: for a node that
+    /// speaks first, whose own packets wait for the relay.
+    pub speaks_first: bool,
     /// Local UDP port for both address families; 0 picks one.
     pub udp_port: u16,
 }
@@ -46,6 +49,7 @@ impl NodeConfig {
             derp_map: None,
             block_endpoints: false,
             force_websockets: false,
+            speaks_first: false,
             udp_port: 0,
         }
     }

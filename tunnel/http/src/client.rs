@@ -16,6 +16,7 @@ use crate::dial::Dialer;
 use crate::exchange::{Answer, exchange, handshake};
 use crate::pool::{Connection, Pool};
 use crate::response::Holder;
+use crate::spare::Spares;
 use crate::{
     BoxIo, ClientConfig, Endpoint, Error, ErrorKind, EventStream, Response, SseOptions, Step,
     UpgradeRequest, Upgraded,
@@ -37,6 +38,7 @@ struct Shared {
     request_timeout: Duration,
     dialer: Dialer,
     pool: Arc<Pool>,
+    spares: Spares,
 }
 
 /// A request body.
@@ -86,6 +88,7 @@ impl Client {
             request_timeout: config.request_timeout,
             dialer: Dialer::new(config.tls, config.proxy, config.connect_timeout),
             pool: Arc::default(),
+            spares: Spares::default(),
         }));
         if let Some(token) = config.session_token {
             client.set_session_token(&token)?;
@@ -224,6 +227,20 @@ impl Client {
         self.0.dialer.tunnel(endpoint).await
     }
 
+    /// Dials the control plane now for the next `upgrades` switches of
+    /// protocols within a few seconds, there or at another service of the same
+    /// server. Must be called inside a tokio runtime.
+    pub fn prepare(&self, upgrades: usize) {
+        let Ok(endpoint) = Endpoint::from_url(&self.0.base) else {
+            return;
+        };
+        for _ in 0..upgrades {
+            let (shared, to) = (Arc::clone(&self.0), endpoint.clone());
+            let dial = async move { shared.dialer.tunnel(&to).await };
+            self.0.spares.add(endpoint.clone(), dial);
+        }
+    }
+
     /// Asks a server to switch protocols.
     pub async fn upgrade(&self, request: &UpgradeRequest) -> Result<Upgraded, Error> {
         let mut url = request.url(&self.0.base)?;
@@ -303,7 +320,10 @@ impl Client {
         for (name, value) in &request.headers {
             headers.insert(name, value.clone());
         }
-        let io = self.0.dialer.tunnel(&endpoint).await?;
+        let io = match self.0.spares.take(&endpoint).await {
+            Some(io) => io,
+            None => self.0.dialer.tunnel(&endpoint).await?,
+        };
         match timeout(budget, exchange(io, head)).await {
             Ok(answer) => answer.map_err(|e| protocol(&e)),
             Err(_) => Err(late(Step::Response, budget)),

@@ -21,6 +21,7 @@ mod pool;
 mod proxy;
 mod response;
 mod socks;
+mod spare;
 mod sse;
 mod tls;
 mod upgrade;

@@ -136,7 +136,8 @@ impl Core {
         tracing::debug!(region = home, "home relay chosen");
         self.home = home;
         self.relays.set_home(home, now);
-        self.home_since = (!self.relays.is_up(home)).then_some(now);
+        let waits = !self.speaks_first && !self.relays.is_up(home);
+        self.home_since = waits.then_some(now);
     }
 
     /// Begins a network check.

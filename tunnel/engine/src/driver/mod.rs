@@ -55,7 +55,8 @@ const ACTIVE: Duration = Duration::from_secs(45);
 const CHECK_EVERY: Duration = Duration::from_secs(23);
 /// Time between measurements of all relays.
 const FULL_EVERY: Duration = Duration::from_secs(300);
-/// A home region is announced once its relay is connected, or after this.
+/// A home region is announced once its relay is connected, or after this; at
+/// once by a node that speaks first.
 const RELAY_GRACE: Duration = Duration::from_millis(1500);
 
 /// Counters of inner packets.
@@ -99,6 +100,7 @@ pub(crate) struct Core {
     announcer: Announcer,
     home: u32,
     home_since: Option<Instant>,
+    speaks_first: bool,
     last_data: Option<Instant>,
 
     counters: Counters,
@@ -159,6 +161,7 @@ impl Core {
             announcer: Announcer::new(announce, config.node_id),
             home: 0,
             home_since: None,
+            speaks_first: config.speaks_first,
             last_data: None,
             counters: Counters::default(),
             plain: vec![0; BUFFER_LEN],
