@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::helpers::stat;
+use crate::helpers::{stat, sync};
+use adit_http::TlsOptions;
 use clap::builder::ArgAction;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -29,15 +30,53 @@ pub(crate) struct Cli {
 }
 
 /// Options every command takes; scripts written for `coder` may pass them.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Global {
     /// Show more in the log.
     #[arg(long, short, global = true, action = ArgAction::SetTrue)]
     pub(crate) verbose: bool,
+    #[arg(long, global = true, hide = true, default_value = "")]
+    url: String,
+    #[arg(long, global = true, hide = true, default_value = "")]
+    token: String,
     #[arg(long, global = true, hide = true)]
-    pub(crate) url: Option<String>,
+    header: Vec<String>,
+    #[arg(long, global = true, hide = true, default_value = "")]
+    header_command: String,
+    /// Trust only the authorities in this PEM file.
+    #[arg(long, global = true, env = "CODER_CLIENT_TLS_CA_FILE")]
+    client_tls_ca_file: Option<PathBuf>,
+    /// PEM file with the agent's own certificate.
+    #[arg(long, global = true, env = "CODER_CLIENT_TLS_CERT_FILE")]
+    client_tls_cert_file: Option<PathBuf>,
+    /// PEM file with the key of that certificate.
+    #[arg(long, global = true, env = "CODER_CLIENT_TLS_KEY_FILE")]
+    client_tls_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    unused: Unused,
+}
+
+/// Options of the user's program that mean nothing to an agent.
+#[derive(Clone, Debug, Args)]
+struct Unused {
     #[arg(long, global = true, hide = true)]
-    pub(crate) token: Option<String>,
+    global_config: Option<PathBuf>,
+    #[arg(long, global = true, hide = true, num_args = 0..=1, require_equals = true)]
+    disable_direct_connections: Option<Option<String>>,
+    #[arg(long, global = true, hide = true, num_args = 0..=1, require_equals = true)]
+    disable_network_telemetry: Option<Option<String>>,
+    #[arg(long, global = true, hide = true, num_args = 0..=1, require_equals = true)]
+    debug_http: Option<Option<String>>,
+    #[arg(long, global = true, hide = true, num_args = 0..=1, require_equals = true)]
+    force_tty: Option<Option<String>>,
+    #[arg(long, global = true, hide = true, num_args = 0..=1, require_equals = true)]
+    no_feature_warning: Option<Option<String>>,
+    #[arg(long, global = true, hide = true, num_args = 0..=1, require_equals = true)]
+    no_open: Option<Option<String>>,
+    #[arg(long, global = true, hide = true, num_args = 0..=1, require_equals = true)]
+    no_version_warning: Option<Option<String>>,
+    #[arg(long, global = true, hide = true, num_args = 0..=1, require_equals = true)]
+    use_keyring: Option<Option<String>>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -62,6 +101,12 @@ pub(crate) enum Command {
         #[command(subcommand)]
         what: ExternalAuth,
     },
+    /// What is not settled yet.
+    #[command(hide = true)]
+    Exp {
+        #[command(subcommand)]
+        what: Exp,
+    },
     /// Resources in use.
     Stat {
         #[command(subcommand)]
@@ -70,11 +115,23 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum Exp {
+    /// Order between scripts that run side by side.
+    Sync(sync::Sync),
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum ExternalAuth {
     /// Print the access token.
     AccessToken {
         /// Identifier of the service.
         id: String,
+        /// Print this further property of the token instead, `a.b.c`.
+        #[arg(long)]
+        extra: Option<String>,
+        /// `text` or `json`.
+        #[arg(long, short, default_value = "text")]
+        output: stat::Output,
     },
 }
 
@@ -157,14 +214,51 @@ pub(crate) struct AgentArgs {
     /// Refuse SSH forwards that connect from the workspace.
     #[arg(long, env = "CODER_AGENT_BLOCK_LOCAL_PORT_FORWARDING", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = boolean)]
     pub(crate) block_local_port_forwarding: bool,
+    /// Serve a socket for the programs in the workspace.
+    #[arg(long, env = "CODER_AGENT_SOCKET_SERVER_ENABLED", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", value_parser = boolean)]
+    pub(crate) socket_server_enabled: bool,
+    /// Where that socket is.
+    #[arg(long, env = "CODER_AGENT_SOCKET_PATH", default_value = "")]
+    pub(crate) socket_path: String,
     #[command(flatten)]
     pub(crate) accepted: AcceptedArgs,
-    /// Header sent with every request, `key=value`; repeatable.
-    #[arg(long, env = "CODER_AGENT_HEADER", value_delimiter = ',')]
+    /// Headers sent with every request, `key=value`: repeatable, and several
+    /// with commas between them, as in a CSV file.
+    #[arg(long, env = "CODER_AGENT_HEADER")]
     pub(crate) agent_header: Vec<String>,
     /// Command that prints further headers, one `key=value` per line.
     #[arg(long, env = "CODER_AGENT_HEADER_COMMAND", default_value = "")]
     pub(crate) agent_header_command: String,
+    /// From the options that all commands take.
+    #[arg(skip)]
+    pub(crate) tls: TlsOptions,
+}
+
+impl AgentArgs {
+    /// Takes over what was given for all commands; the agent's own options
+    /// win.
+    fn inherit(&mut self, global: &Global) {
+        for (own, other) in [
+            (&mut self.agent_url, &global.url),
+            (&mut self.agent_token, &global.token),
+            (&mut self.agent_header_command, &global.header_command),
+        ] {
+            if own.is_empty() {
+                own.clone_from(other);
+            }
+        }
+        self.agent_header.extend_from_slice(&global.header);
+        self.tls = TlsOptions {
+            ca_file: file(global.client_tls_ca_file.as_ref()),
+            cert_file: file(global.client_tls_cert_file.as_ref()),
+            key_file: file(global.client_tls_key_file.as_ref()),
+        };
+    }
+}
+
+/// The empty name stands for none.
+fn file(path: Option<&PathBuf>) -> Option<PathBuf> {
+    path.filter(|p| !p.as_os_str().is_empty()).cloned()
 }
 
 /// Options of functions this agent does not have yet; accepted so that
@@ -177,10 +271,6 @@ pub(crate) struct AcceptedArgs {
     pub(crate) devcontainers_project_discovery_enable: bool,
     #[arg(long, env = "CODER_AGENT_DEVCONTAINERS_DISCOVERY_AUTOSTART_ENABLE", hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = boolean)]
     pub(crate) devcontainers_discovery_autostart_enable: bool,
-    #[arg(long, env = "CODER_AGENT_SOCKET_SERVER_ENABLED", hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", value_parser = boolean)]
-    pub(crate) socket_server_enabled: bool,
-    #[arg(long, env = "CODER_AGENT_SOCKET_PATH", hide = true, default_value = "")]
-    pub(crate) socket_path: String,
     #[arg(
         long,
         env = "CODER_AGENT_FIREWALL_LOG_PROXY_SOCKET_PATH",
@@ -206,14 +296,24 @@ pub(crate) fn parse() -> Cli {
         Err(error) => exit(&error),
     };
     match Cli::from_arg_matches(&matches) {
-        Ok(cli) => cli,
+        Ok(cli) => cli.inherited(),
         Err(error) => exit(&error),
+    }
+}
+
+impl Cli {
+    fn inherited(mut self) -> Self {
+        self.agent.inherit(&self.global);
+        if let Some(Command::Agent(args)) = &mut self.command {
+            args.inherit(&self.global);
+        }
+        self
     }
 }
 
 /// The agent's options from the environment alone.
 pub(crate) fn from_environment() -> anyhow::Result<AgentArgs> {
-    Ok(Cli::try_parse_from(["adit-agent"])?.agent)
+    Ok(Cli::try_parse_from(["adit-agent"])?.inherited().agent)
 }
 
 /// Bad values end with exit code 1, not clap's 2.
@@ -254,7 +354,7 @@ fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     adit_agent_core::duration::parse(text).map_err(|e| e.to_string())
 }
 
@@ -264,7 +364,7 @@ mod tests {
 
     fn agent(args: &[&str]) -> AgentArgs {
         let all = ["adit-agent"].iter().chain(args);
-        let cli = Cli::try_parse_from(all).expect("accepted");
+        let cli = Cli::try_parse_from(all).expect("accepted").inherited();
         match cli.command {
             Some(Command::Agent(args)) => *args,
             _ => cli.agent,
@@ -293,6 +393,115 @@ mod tests {
         ]);
         assert_eq!(a.agent_token, "t");
         assert!(a.no_reap && a.block_file_transfer);
+    }
+
+    #[test]
+    fn options_of_all_commands_count_before_and_after() {
+        for args in [
+            &["--url", "http://u", "--client-tls-ca-file=/ca", "agent"][..],
+            &["agent", "--url=http://u", "--client-tls-ca-file", "/ca"],
+        ] {
+            let a = agent(args);
+            assert_eq!(a.agent_url, "http://u", "{args:?}");
+            assert_eq!(a.tls.ca_file.as_deref(), Some("/ca".as_ref()), "{args:?}");
+        }
+        let a = agent(&[
+            "--header=A=1",
+            "agent",
+            "--agent-header",
+            "B=2",
+            "--no-open",
+        ]);
+        assert_eq!(a.agent_header, ["B=2", "A=1"]);
+        let a = agent(&["--url", "http://u", "agent", "--agent-url", "http://own"]);
+        assert_eq!(a.agent_url, "http://own");
+    }
+
+    /// Each option and variable of the program this one takes the place of,
+    /// with a value other than the default.
+    #[test]
+    fn every_option_is_accepted() {
+        let text = |all: &AgentArgs| format!("{all:?}");
+        let default = text(&agent(&["agent"]));
+        let command = Cli::command();
+        for (option, variable, value) in [
+            ("agent-token", "CODER_AGENT_TOKEN", "t"),
+            ("agent-token-file", "CODER_AGENT_TOKEN_FILE", "/t"),
+            ("agent-url", "CODER_AGENT_URL", "http://u"),
+            ("auth", "CODER_AGENT_AUTH", "aws-instance-identity"),
+            ("agent-name", "CODER_AGENT_NAME", "main"),
+            ("log-dir", "CODER_AGENT_LOG_DIR", "/l"),
+            ("script-data-dir", "CODER_AGENT_SCRIPT_DATA_DIR", "/s"),
+            ("pprof-address", "CODER_AGENT_PPROF_ADDRESS", ""),
+            ("prometheus-address", "CODER_AGENT_PROMETHEUS_ADDRESS", ""),
+            ("debug-address", "CODER_AGENT_DEBUG_ADDRESS", ""),
+            ("ssh-max-timeout", "CODER_AGENT_SSH_MAX_TIMEOUT", "1d"),
+            (
+                "tailnet-listen-port",
+                "CODER_AGENT_TAILNET_LISTEN_PORT",
+                "7",
+            ),
+            ("no-reap", "", "true"),
+            ("log-human", "CODER_AGENT_LOGGING_HUMAN", ""),
+            ("log-json", "CODER_AGENT_LOGGING_JSON", "/j"),
+            ("log-stackdriver", "CODER_AGENT_LOGGING_STACKDRIVER", "/s"),
+            (
+                "block-file-transfer",
+                "CODER_AGENT_BLOCK_FILE_TRANSFER",
+                "T",
+            ),
+            (
+                "block-reverse-port-forwarding",
+                "CODER_AGENT_BLOCK_REVERSE_PORT_FORWARDING",
+                "1",
+            ),
+            (
+                "block-local-port-forwarding",
+                "CODER_AGENT_BLOCK_LOCAL_PORT_FORWARDING",
+                "true",
+            ),
+            (
+                "devcontainers-enable",
+                "CODER_AGENT_DEVCONTAINERS_ENABLE",
+                "false",
+            ),
+            (
+                "devcontainers-project-discovery-enable",
+                "CODER_AGENT_DEVCONTAINERS_PROJECT_DISCOVERY_ENABLE",
+                "f",
+            ),
+            (
+                "devcontainers-discovery-autostart-enable",
+                "CODER_AGENT_DEVCONTAINERS_DISCOVERY_AUTOSTART_ENABLE",
+                "1",
+            ),
+            (
+                "socket-server-enabled",
+                "CODER_AGENT_SOCKET_SERVER_ENABLED",
+                "",
+            ),
+            ("socket-path", "CODER_AGENT_SOCKET_PATH", "/p"),
+            (
+                "agent-firewall-log-proxy-socket-path",
+                "CODER_AGENT_FIREWALL_LOG_PROXY_SOCKET_PATH",
+                "/f",
+            ),
+            (
+                "boundary-log-proxy-socket-path",
+                "CODER_AGENT_BOUNDARY_LOG_PROXY_SOCKET_PATH",
+                "/b",
+            ),
+            ("agent-header", "CODER_AGENT_HEADER", "a=b"),
+            ("agent-header-command", "CODER_AGENT_HEADER_COMMAND", "true"),
+        ] {
+            let given = agent(&["agent", &format!("--{option}={value}")]);
+            assert_ne!(text(&given), default, "--{option} changes nothing");
+            let all = command
+                .get_arguments()
+                .find(|a| a.get_long() == Some(option));
+            let env = all.and_then(|a| a.get_env()).unwrap_or_default();
+            assert_eq!(env, variable, "--{option}");
+        }
     }
 
     #[test]

@@ -12,8 +12,10 @@ pub(crate) fn collect(
     url: &str,
 ) -> anyhow::Result<Vec<(HeaderName, HeaderValue)>> {
     let mut all = Vec::new();
-    for text in texts.iter().filter(|t| !t.is_empty()) {
-        all.push(parse(text)?);
+    for text in texts {
+        for field in fields(text).iter().filter(|f| !f.is_empty()) {
+            all.push(parse(field)?);
+        }
     }
     if !command.is_empty() {
         let output = Command::new("sh")
@@ -32,6 +34,28 @@ pub(crate) fn collect(
         }
     }
     Ok(all)
+}
+
+/// The fields of a line of CSV (RFC 4180): one in quotes may have commas, and
+/// quotes as two.
+fn fields(line: &str) -> Vec<String> {
+    let mut all = vec![String::new()];
+    let mut quoted = false;
+    let mut chars = line.chars().peekable();
+    while let Some(c) = chars.next() {
+        let Some(field) = all.last_mut() else { break };
+        match c {
+            '"' if quoted && chars.peek() == Some(&'"') => {
+                chars.next();
+                field.push('"');
+            }
+            '"' if quoted => quoted = false,
+            '"' if field.is_empty() => quoted = true,
+            ',' if !quoted => all.push(String::new()),
+            c => field.push(c),
+        }
+    }
+    all
 }
 
 fn parse(text: &str) -> anyhow::Result<(HeaderName, HeaderValue)> {
@@ -62,6 +86,15 @@ mod tests {
             .map(|(k, v)| (k.as_str(), v.to_str().expect("text")))
             .collect();
         assert_eq!(shown, [("x-one", "1"), ("x-two", "u"), ("x-three", "a=b")]);
+    }
+
+    #[test]
+    fn one_text_may_hold_several() {
+        assert_eq!(fields("A=1,B=2"), ["A=1", "B=2"]);
+        assert_eq!(
+            fields(r#""A=1,""2""",,B=a"b"#),
+            [r#"A=1,"2""#, "", r#"B=a"b"#]
+        );
     }
 
     #[test]

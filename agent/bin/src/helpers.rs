@@ -4,29 +4,19 @@ pub(crate) mod askpass;
 pub(crate) mod external_auth;
 pub(crate) mod gitssh;
 pub(crate) mod stat;
+pub(crate) mod sync;
 
 use std::future::Future;
 
-use adit_http::{Client, ClientConfig};
+use adit_http::Client;
 use anyhow::Context;
 
 use crate::cli::AgentArgs;
-use crate::{headers, run};
+use crate::run;
 
 /// A client of the control plane that speaks as this agent.
-fn client(args: &AgentArgs) -> anyhow::Result<Client> {
-    let (url, auth) = run::identity(args)?;
-    let headers = headers::collect(
-        &args.agent_header,
-        &args.agent_header_command,
-        &args.agent_url,
-    )?;
-    let client = Client::new(ClientConfig {
-        headers,
-        session_token: Some(auth.token()?),
-        ..ClientConfig::new(url)
-    });
-    client.map_err(|e| told(&e))
+async fn client(args: &AgentArgs) -> anyhow::Result<Client> {
+    run::Connection::new(args)?.client().await
 }
 
 /// An error with its remedy, in one line.

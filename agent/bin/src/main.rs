@@ -5,6 +5,7 @@ mod cli;
 mod headers;
 mod helpers;
 mod logging;
+mod priority;
 mod reaper;
 mod run;
 mod version;

@@ -4,17 +4,20 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use adit_agent_core::identity::{Cloud, InstanceIdentity};
 use adit_agent_core::{AgentConfig, Auth};
+use adit_http::{Client, ClientConfig};
 use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use url::Url;
 
-use crate::cli::{AgentArgs, Cli, Command, ExternalAuth};
-use crate::helpers::{askpass, external_auth, gitssh, stat};
-use crate::{cli, headers, logging, reaper, version};
+use crate::cli::{AgentArgs, Cli, Command, Exp, ExternalAuth};
+use crate::helpers::{askpass, external_auth, gitssh, stat, sync};
+use crate::{cli, headers, logging, priority, reaper, version};
 
 /// Threads that run tasks: one for the tunnel, one for everything else.
 const WORKERS: usize = 2;
@@ -28,6 +31,9 @@ const HIDDEN: &str = "CODER_AGENT_EXP_";
 
 pub(crate) fn main() -> anyhow::Result<ExitCode> {
     let words: Vec<OsString> = std::env::args_os().collect();
+    if let Some(plan) = priority::plan(&words) {
+        return Ok(priority::run(plan));
+    }
     let in_git = std::env::var_os("GIT_PREFIX").is_some();
     if let Some(question) = askpass::question(&words, in_git) {
         let args = cli::from_environment()?;
@@ -43,7 +49,7 @@ pub(crate) fn main() -> anyhow::Result<ExitCode> {
         print!("{}", version::text());
         return Ok(ExitCode::SUCCESS);
     }
-    let mut args = match command {
+    let args = match command {
         Some(Command::Version { output }) => {
             match output.as_str() {
                 "json" => print!("{}", version::json()),
@@ -54,19 +60,16 @@ pub(crate) fn main() -> anyhow::Result<ExitCode> {
         }
         Some(Command::Gitssh { args }) => return gitssh::run(&agent, &args),
         Some(Command::ExternalAuth { what }) => {
-            let ExternalAuth::AccessToken { id } = what;
-            return external_auth::access_token(&agent, &id);
+            let ExternalAuth::AccessToken { id, extra, output } = what;
+            return external_auth::access_token(&agent, &id, extra.as_deref(), output);
         }
+        Some(Command::Exp {
+            what: Exp::Sync(args),
+        }) => return sync::run(&args),
         Some(Command::Stat { what }) => return stat::run(&what),
         Some(Command::Agent(args)) => *args,
         None => agent,
     };
-    if args.agent_url.is_empty() {
-        args.agent_url = global.url.unwrap_or_default();
-    }
-    if args.agent_token.is_empty() {
-        args.agent_token = global.token.unwrap_or_default();
-    }
     if reaper::is_needed(args.no_reap) {
         return reaper::run();
     }
@@ -92,7 +95,9 @@ pub(crate) fn main() -> anyhow::Result<ExitCode> {
         let shutdown = CancellationToken::new();
         let signals = tokio::spawn(watch_signals(shutdown.clone())?);
         tracing::info!(version = version::VERSION, url = %config.url, "the agent starts");
-        let ended = adit_agent_core::run(config, shutdown).await;
+        // Among the workers, where waking a neighbour takes no system call.
+        let agent = tokio::spawn(adit_agent_core::run(config, shutdown));
+        let ended = agent.await.context("the agent's task")?;
         signals.abort();
         ended.map_err(|e| anyhow::anyhow!("{e} {}", e.remedy()))
     })?;
@@ -108,12 +113,17 @@ fn watch_signals(
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
     let mut quit = signal(SignalKind::quit())?;
+    let mut trap = signal(SignalKind::from_raw(nix::libc::SIGTRAP))?;
     Ok(async move {
         loop {
             let name = tokio::select! {
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
                 _ = hang_up.recv() => "SIGHUP",
+                _ = trap.recv() => {
+                    tracing::info!("SIGTRAP: going on");
+                    continue;
+                }
                 _ = quit.recv() => {
                     tracing::error!("SIGQUIT: ending at once");
                     std::process::exit(1);
@@ -129,42 +139,82 @@ fn watch_signals(
     })
 }
 
-/// Which control plane, and who this agent is to it.
-pub(crate) fn identity(args: &AgentArgs) -> anyhow::Result<(Url, Auth)> {
-    if args.agent_url.is_empty() {
-        bail!("CODER_AGENT_URL must be set");
-    }
-    let url = args
-        .agent_url
-        .parse()
-        .with_context(|| format!("CODER_AGENT_URL {:?} is not a URL", args.agent_url))?;
-    let auth = match args.auth.as_str() {
-        "token" if !args.agent_token.is_empty() => Auth::Token(args.agent_token.trim().to_owned()),
-        "token" if !args.agent_token_file.is_empty() => {
+/// Which control plane, who this agent is to it, and how it is reached.
+pub(crate) struct Connection {
+    pub(crate) auth: Auth,
+    client: ClientConfig,
+}
+
+impl Connection {
+    pub(crate) fn new(args: &AgentArgs) -> anyhow::Result<Self> {
+        if args.agent_url.is_empty() {
+            bail!("CODER_AGENT_URL must be set");
+        }
+        let url: Url = args
+            .agent_url
+            .parse()
+            .with_context(|| format!("CODER_AGENT_URL {:?} is not a URL", args.agent_url))?;
+        let mut client = ClientConfig::new(url);
+        client.tls = args.tls.clone();
+        let instance = |cloud| (args.auth.as_str(), Some(cloud));
+        let (kind, cloud) = match args.auth.as_str() {
+            "aws-instance-identity" => instance(Cloud::Aws),
+            "azure-instance-identity" => instance(Cloud::Azure),
+            "google-instance-identity" => instance(Cloud::Google),
+            other => (other, None),
+        };
+        let has_token = !args.agent_token.is_empty() || !args.agent_token_file.is_empty();
+        match kind {
+            "token" if !has_token => {
+                bail!("CODER_AGENT_TOKEN or CODER_AGENT_TOKEN_FILE must be set for token auth")
+            }
+            other if other != "token" && cloud.is_none() => {
+                bail!("unknown agent auth type: {other}")
+            }
+            _ => {}
+        }
+        client.headers = headers::collect(
+            &args.agent_header,
+            &args.agent_header_command,
+            &args.agent_url,
+        )?;
+        let auth = if let Some(cloud) = cloud {
+            let identity = InstanceIdentity::new(cloud, &args.agent_name, client.clone())
+                .map_err(|e| anyhow::anyhow!("{e} {}", e.remedy()))?;
+            Auth::Instance(Arc::new(identity))
+        } else if !args.agent_token.is_empty() {
+            Auth::Token(args.agent_token.trim().to_owned())
+        } else {
             Auth::TokenFile(PathBuf::from(&args.agent_token_file))
-        }
-        "token" => bail!("CODER_AGENT_TOKEN or CODER_AGENT_TOKEN_FILE must be set for token auth"),
-        "google-instance-identity" | "aws-instance-identity" | "azure-instance-identity" => {
-            bail!(
-                "agent auth {} is not supported by this agent yet; use token",
-                args.auth
-            )
-        }
-        other => bail!("unknown agent auth type: {other}"),
-    };
-    Ok((url, auth))
+        };
+        Ok(Self { auth, client })
+    }
+
+    /// A client that speaks as this agent.
+    pub(crate) async fn client(self) -> anyhow::Result<Client> {
+        let token = self
+            .auth
+            .refreshed()
+            .await
+            .map_err(|e| anyhow::anyhow!("{e}. {}", e.remedy()))?;
+        Client::new(ClientConfig {
+            session_token: Some(token),
+            ..self.client
+        })
+        .map_err(|e| anyhow::anyhow!("{e} {}", e.remedy()))
+    }
 }
 
 fn configure(args: &AgentArgs) -> anyhow::Result<AgentConfig> {
-    let (url, auth) = identity(args)?;
-    // Told now rather than with the first connection.
-    auth.token()?;
-    let mut config = AgentConfig::new(url, auth);
-    config.headers = headers::collect(
-        &args.agent_header,
-        &args.agent_header_command,
-        &args.agent_url,
-    )?;
+    let Connection { auth, client } = Connection::new(args)?;
+    if !matches!(auth, Auth::Instance(_)) {
+        // Told now rather than with the first connection.
+        auth.token()?;
+    }
+    let mut config = AgentConfig::new(client.base, auth);
+    config.headers = client.headers;
+    config.tls = client.tls;
+    config.wrapper = priority::wrapper(&config.executable, |name| std::env::var_os(name));
     config.subsystems = subsystems(&std::env::var("CODER_AGENT_SUBSYSTEM").unwrap_or_default())?;
     config.log_dir.clone_from(&args.log_dir);
     config.log_file = args.log_dir.join(logging::FILE);
@@ -175,6 +225,9 @@ fn configure(args: &AgentArgs) -> anyhow::Result<AgentConfig> {
     config.block_file_transfer = args.block_file_transfer;
     config.block_reverse_port_forwarding = args.block_reverse_port_forwarding;
     config.block_local_port_forwarding = args.block_local_port_forwarding;
+    config.socket_path = args
+        .socket_server_enabled
+        .then(|| sync::socket(&args.socket_path));
     config.devcontainers = args.accepted.devcontainers_enable;
     config.prometheus_address = address(&args.prometheus_address);
     config.debug_address = address(&args.debug_address);
@@ -212,7 +265,7 @@ fn warn_of_unused(args: &AgentArgs) {
             "CODER_AGENT_BOUNDARY_LOG_PROXY_SOCKET_PATH is deprecated; use CODER_AGENT_FIREWALL_LOG_PROXY_SOCKET_PATH"
         );
     }
-    tracing::debug!(?accepted, name = args.agent_name, "options without effect");
+    tracing::debug!(?accepted, "options without effect");
 }
 
 /// What commands inherit: this process's environment, with the directory of

@@ -26,6 +26,7 @@ fn quiet(command: &mut Command, dir: &Path) {
         .env("CODER_AGENT_SCRIPT_DATA_DIR", dir)
         .env("CODER_AGENT_PROMETHEUS_ADDRESS", "")
         .env("CODER_AGENT_DEBUG_ADDRESS", "")
+        .env("CODER_AGENT_SOCKET_PATH", dir.join("agent.sock"))
         .stdin(Stdio::null());
 }
 
@@ -104,6 +105,12 @@ fn configuration_errors_end_with_one_line_and_code_1() {
     }
 }
 
+fn sync(dir: &Path, words: &[&str]) -> std::process::Output {
+    let mut command = Command::new(PROGRAM);
+    quiet(&mut command, dir);
+    command.args(["exp", "sync"]).args(words).output().unwrap()
+}
+
 #[test]
 fn a_stop_signal_ends_it_in_good_order_without_a_control_plane() {
     let dir = tempfile::tempdir().unwrap();
@@ -114,6 +121,21 @@ fn a_stop_signal_ends_it_in_good_order_without_a_control_plane() {
         .spawn()
         .unwrap();
     wait_for_log(dir.path(), "refused the connection");
+    // Scripts can be ordered all the while.
+    for (words, says) in [
+        (&["ping"][..], "Success\n"),
+        (&["want", "app", "db"], ""),
+        (&["start", "db"], ""),
+        (&["complete", "db"], ""),
+        (&["start", "app", "--timeout", "1s"], ""),
+        (&["list"], "app\tstarted\tready\ndb\tcompleted\tready\n"),
+    ] {
+        let out = sync(dir.path(), words);
+        assert!(out.status.success(), "{words:?}: {out:?}");
+        assert_eq!(String::from_utf8(out.stdout).unwrap(), says);
+    }
+    let again = sync(dir.path(), &["complete", "nobody"]);
+    assert_eq!(again.status.code(), Some(1));
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
     let began = Instant::now();
     kill(pid, Signal::SIGTERM).unwrap();
@@ -132,6 +154,37 @@ fn a_stop_signal_ends_it_in_good_order_without_a_control_plane() {
         .unwrap();
     let refusals = text.matches("refused the connection").count();
     assert_eq!(refusals, 1, "told once:\n{text}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn commands_can_be_started_at_a_lower_priority() {
+    let script = "cat /proc/self/oom_score_adj; nice; env | grep CODER_PROC; exit 3";
+    let out = Command::new(PROGRAM)
+        .args(["agent-exec", "--coder-oom=700", "--coder-nice=19", "--"])
+        .args(["sh", "-c", script])
+        .env("CODER_PROC_PRIO_MGMT", "1")
+        .env("CODER_PROC_NICE_SCORE", "19")
+        .output()
+        .unwrap();
+    let errors = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(
+        String::from_utf8(out.stdout).unwrap(),
+        "700\n19\n",
+        "{errors}"
+    );
+    assert_eq!((out.status.code(), errors.as_str()), (Some(3), ""));
+
+    let out = Command::new(PROGRAM)
+        .args(["agent-exec", "--", "/no/such"])
+        .output()
+        .unwrap();
+    assert_eq!(out.status.code(), Some(1));
+    assert!(
+        String::from_utf8(out.stderr)
+            .unwrap()
+            .starts_with("coder-agent: ")
+    );
 }
 
 /// In a PID namespace of its own the program is PID 1.

@@ -4,11 +4,13 @@ use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use adit_http::{HeaderName, HeaderValue, Url};
+use adit_http::{ClientConfig, HeaderName, HeaderValue, TlsOptions, Url};
 
 use crate::backoff::Limits;
+use crate::identity::{IdentityError, InstanceIdentity};
 
 /// How the agent proves who it is.
 #[derive(Clone)]
@@ -18,6 +20,9 @@ pub enum Auth {
     /// A file that holds the token. It is read again for each connection and
     /// each command, so that a replaced token takes effect.
     TokenFile(PathBuf),
+    /// The cloud's word for which machine this is, exchanged for a token
+    /// before each connection.
+    Instance(Arc<InstanceIdentity>),
 }
 
 impl fmt::Debug for Auth {
@@ -25,11 +30,12 @@ impl fmt::Debug for Auth {
         match self {
             Self::Token(_) => f.write_str("Token"),
             Self::TokenFile(path) => f.debug_tuple("TokenFile").field(path).finish(),
+            Self::Instance(identity) => f.debug_tuple("Instance").field(identity).finish(),
         }
     }
 }
 
-/// The token file cannot be used.
+/// There is no token.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// It cannot be read.
@@ -46,9 +52,46 @@ pub enum TokenError {
         /// The file.
         path: PathBuf,
     },
+    /// The identity of the machine was not accepted.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+}
+
+impl TokenError {
+    /// What can be done about it, in one line.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Unreadable { .. } | Self::Empty { .. } => {
+                "Put the agent's token into the file.".to_owned()
+            }
+            Self::Identity(error) => error.remedy(),
+        }
+    }
+
+    /// Whether a new attempt may help without anyone changing something.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreadable { .. } | Self::Empty { .. } => false,
+            Self::Identity(error) => error.is_passing(),
+        }
+    }
 }
 
 impl Auth {
+    /// The token for a new connection: where it comes from an exchange, that
+    /// is made anew, since a new build has another token.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub async fn refreshed(&self) -> Result<String, TokenError> {
+        match self {
+            Self::Instance(identity) => Ok(identity.exchange().await?),
+            _ => self.token(),
+        }
+    }
+
     /// The token of this moment. Reads a small file, if any.
     ///
     /// # Errors
@@ -67,6 +110,7 @@ impl Auth {
                 }
                 Ok(token.to_owned())
             }
+            Self::Instance(identity) => Ok(identity.token()?),
         }
     }
 }
@@ -80,6 +124,8 @@ pub struct AgentConfig {
     pub auth: Auth,
     /// Sent with every request to the control plane and the relays.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Whom to trust, and a certificate of this agent's own.
+    pub tls: TlsOptions,
     /// Semantic version with a leading `v`, as reported.
     pub version: String,
     /// What runs around the agent, numbered as on the wire.
@@ -94,6 +140,8 @@ pub struct AgentConfig {
     pub executable: PathBuf,
     /// The agent's environment as commands see it.
     pub environment: Vec<(OsString, OsString)>,
+    /// Words in front of every command, for its priority.
+    pub wrapper: Vec<OsString>,
     /// Longest silence of an SSH client.
     pub ssh_max_timeout: Duration,
     /// UDP port of the tunnel; 0 picks one.
@@ -104,6 +152,8 @@ pub struct AgentConfig {
     pub block_reverse_port_forwarding: bool,
     /// Refuse SSH forwards that connect from the workspace.
     pub block_local_port_forwarding: bool,
+    /// The socket for programs in the workspace.
+    pub socket_path: Option<PathBuf>,
     /// Where metrics are served locally.
     pub prometheus_address: Option<SocketAddr>,
     /// Where debug pages are served locally.
@@ -126,6 +176,7 @@ impl AgentConfig {
             url,
             auth,
             headers: Vec::new(),
+            tls: TlsOptions::default(),
             version: adit_rest::WIRE_VERSION.to_owned(),
             subsystems: Vec::new(),
             log_file: tmp.join("coder-agent.log"),
@@ -133,16 +184,28 @@ impl AgentConfig {
             script_data_dir: tmp,
             executable: std::env::current_exe().unwrap_or_else(|_| "adit-agent".into()),
             environment: adit_agent_exec::EnvLayers::process(),
+            wrapper: Vec::new(),
             ssh_max_timeout: Duration::from_secs(72 * 3_600),
             tailnet_port: 0,
             block_file_transfer: false,
             block_reverse_port_forwarding: false,
             block_local_port_forwarding: false,
+            socket_path: None,
             prometheus_address: None,
             debug_address: None,
             devcontainers: true,
             retry: Limits::default(),
             ignored_ports: Vec::new(),
+        }
+    }
+
+    /// A client of the control plane, without a token.
+    pub(crate) fn client(&self) -> ClientConfig {
+        ClientConfig {
+            headers: self.headers.clone(),
+            tls: self.tls.clone(),
+            user_agent: format!("adit-agent/{}", self.version.trim_start_matches('v')),
+            ..ClientConfig::new(self.url.clone())
         }
     }
 

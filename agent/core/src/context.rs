@@ -103,7 +103,7 @@ impl ContextProvider for Workspace {
             user: User::current()?,
             layers,
             directory: current.directory.clone(),
-            wrapper: Vec::new(),
+            wrapper: self.config.wrapper.clone(),
         })
     }
 }

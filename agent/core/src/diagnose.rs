@@ -5,7 +5,7 @@ use adit_http::{Error, ErrorKind, StatusCode};
 /// Why a control session could not be opened, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    /// The token cannot be read.
+    /// There is no token.
     #[error(transparent)]
     Token(#[from] crate::config::TokenError),
     /// The connection could not be opened.
@@ -38,7 +38,7 @@ impl SessionError {
     #[must_use]
     pub fn remedy(&self) -> String {
         match self {
-            Self::Token(_) => "Put the agent's token into the file.".to_owned(),
+            Self::Token(error) => error.remedy(),
             Self::Dial(error) => dial_remedy(error),
             Self::Call { source, .. } if is_outdated(source) => OUTDATED.to_owned(),
             _ => "The agent connects again by itself.".to_owned(),
@@ -49,7 +49,7 @@ impl SessionError {
     #[must_use]
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Token(_) => false,
+            Self::Token(error) => error.is_passing(),
             Self::Dial(error) => error.is_retryable(),
             Self::Call { source, .. } => !is_outdated(source),
             _ => true,

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
+use adit_rpc::AgentClient;
 use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +37,8 @@ pub(crate) struct Instance {
     pub(crate) completions: Arc<Completions>,
     pub(crate) reports: Arc<ConnectionReports>,
     pub(crate) metrics: Arc<Metrics>,
+    /// The control plane, while it is connected.
+    pub(crate) control: watch::Sender<Option<AgentClient>>,
     /// Cancelled when shutdown begins.
     pub(crate) graceful: CancellationToken,
     /// Cancelled when start scripts have ended.
@@ -62,6 +65,7 @@ impl Instance {
             completions: Arc::default(),
             reports: Arc::default(),
             metrics: Arc::default(),
+            control: watch::Sender::new(None),
             graceful: CancellationToken::new(),
             started: CancellationToken::new(),
             sub_agents_listed: AtomicBool::new(false),

@@ -21,7 +21,9 @@ pub mod diagnose;
 pub mod duration;
 mod files;
 pub mod http_api;
+pub mod identity;
 mod instance;
+pub mod ipc;
 pub mod lifecycle;
 mod local;
 pub mod logs;
@@ -39,6 +41,7 @@ mod session;
 pub mod shared;
 pub mod speedtest;
 mod tunnel;
+pub mod units;
 
 pub use config::{AgentConfig, Auth};
 pub use run::run;

@@ -29,6 +29,13 @@ impl Metrics {
         });
     }
 
+    /// Sets a counter that somebody else keeps.
+    pub fn set_counter(&self, name: &'static str, value: u64) {
+        // Exact up to 2^53.
+        let value = value as f64;
+        self.change(name, &[], |_| Value::Counter(value));
+    }
+
     /// Sets a gauge.
     pub fn set(&self, name: &'static str, labels: &[(&'static str, &str)], value: f64) {
         self.change(name, labels, |_| Value::Gauge(value));

@@ -103,9 +103,9 @@ pub async fn poll(
     let mut last = String::new();
     loop {
         tokio::time::sleep(backoff.next_wait(rand::random())).await;
-        if let Ok(token) = auth.token() {
-            let _ = client.set_session_token(&token);
-        }
+        // The control session is the one to say why there is none.
+        let Ok(token) = auth.token() else { continue };
+        let _ = client.set_session_token(&token);
         let began = Instant::now();
         match wait_once(&client).await {
             Ok(claim) => {

@@ -4,14 +4,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use adit_http::ClientConfig;
+use adit_http::Client;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::AgentConfig;
 use crate::instance::Instance;
-use crate::{local, reinit};
+use crate::{ipc, local, reinit};
 
 /// Runs an agent until `shutdown` is cancelled and it has left in good order.
 /// Failures to reach the control plane never end it.
@@ -20,9 +20,9 @@ use crate::{local, reinit};
 /// The configuration cannot be used at all.
 pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> Result<(), adit_http::Error> {
     let config = Arc::new(config);
-    let http = client(&config)?;
+    let http = Client::new(config.client())?;
     // A client of its own, so that a long poll never holds back a dial.
-    let poller = client(&config)?;
+    let poller = Client::new(config.client())?;
     let memory = reinit::Memory::new(&config.data_dir());
     let (claims, mut claimed) = mpsc::channel(1);
     let mut tasks = JoinSet::new();
@@ -37,6 +37,7 @@ pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> Result<(),
         let agent = Instance::new(Arc::clone(&config), http.clone());
         let mut listeners = JoinSet::new();
         local::start(&agent, &mut listeners);
+        listeners.spawn(ipc::run(Arc::clone(&agent)));
         let stop = CancellationToken::new();
         let mut running = std::pin::pin!(Arc::clone(&agent).run(stop.clone()));
         let claim = tokio::select! {
@@ -59,12 +60,4 @@ pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> Result<(),
             }
         }
     }
-}
-
-fn client(config: &AgentConfig) -> Result<adit_http::Client, adit_http::Error> {
-    adit_http::Client::new(ClientConfig {
-        headers: config.headers.clone(),
-        user_agent: format!("adit-agent/{}", config.version.trim_start_matches('v')),
-        ..ClientConfig::new(config.url.clone())
-    })
 }

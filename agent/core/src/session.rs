@@ -65,7 +65,9 @@ pub(crate) async fn run(agent: &Arc<Instance>) {
                 told.reset();
                 backoff.handle_connected(Instant::now());
                 let connection = session.connection.clone();
+                agent.control.send_replace(Some(session.rpc.clone()));
                 let ended = session.run().await;
+                agent.control.send_replace(None);
                 connection.close().await;
                 backoff.handle_disconnected(Instant::now());
                 match ended {
@@ -81,7 +83,7 @@ pub(crate) async fn run(agent: &Arc<Instance>) {
 
 impl Session {
     async fn open(agent: &Arc<Instance>, version: &mut Version) -> Result<Self, SessionError> {
-        let token = agent.config.auth.token()?;
+        let token = agent.config.auth.refreshed().await?;
         agent.http.set_session_token(&token)?;
         let path = format!("/api/v2/workspaceagents/me/rpc?role=agent&version={version}");
         let socket = match agent.http.websocket(&path, Vec::new(), None).await {

@@ -15,11 +15,12 @@ mod coordinate;
 mod peers;
 mod serve;
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use adit_engine::{ConnectionStats, Node, NodeConfig};
+use adit_engine::{ConnectionStats, Flow, Node, NodeConfig};
 use adit_messages::tailnet::DerpMap;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,9 @@ use crate::diagnose::SessionError;
 use crate::instance::Instance;
 use crate::manifest::Manifest;
 use peers::Peers;
+
+/// Flows held for reports that do not arrive.
+const MOST_FLOWS: usize = 4_096;
 
 /// Points the relays of the control plane to the address this agent uses.
 pub(crate) fn rewrite(mut map: DerpMap, base: &adit_http::Url) -> DerpMap {
@@ -43,6 +47,8 @@ pub(crate) struct Tunnel {
     peers: Arc<Peers>,
     base: adit_http::Url,
     reported: Mutex<ConnectionStats>,
+    /// Flows with packets that no report has told of yet.
+    unreported: Mutex<HashSet<Flow>>,
     /// Cancelled once the coordinator knows that this node is gone.
     pub(crate) said_goodbye: CancellationToken,
     coordinating: AtomicBool,
@@ -56,16 +62,6 @@ pub(crate) struct SessionCounts {
     pub(crate) vscode: i64,
     pub(crate) jetbrains: i64,
     pub(crate) terminals: i64,
-}
-
-impl SessionCounts {
-    /// How many peers are reached without a relay.
-    pub(crate) async fn direct_peers(self, node: &Node) -> f64 {
-        let direct =
-            |p: &adit_engine::PeerStatus| matches!(p.path, Some(adit_engine::Path::Direct(_)));
-        let count = node.status().await.iter().filter(|p| direct(p)).count();
-        f64::from(u32::try_from(count).unwrap_or(u32::MAX))
-    }
 }
 
 impl Tunnel {
@@ -85,6 +81,7 @@ impl Tunnel {
         config.derp_map = manifest.derp_map.clone().map(|m| rewrite(m, &base));
         config.block_endpoints = manifest.disable_direct;
         config.force_websockets = manifest.force_websockets;
+        config.count_flows = true;
         config.udp_port = agent.config.tailnet_port;
         let node = Node::start(config).await?;
         let terminals =
@@ -101,6 +98,7 @@ impl Tunnel {
             peers,
             base,
             reported: Mutex::default(),
+            unreported: Mutex::default(),
             said_goodbye: CancellationToken::new(),
             coordinating: AtomicBool::new(false),
             tasks: Mutex::new(tasks),
@@ -143,13 +141,53 @@ impl Tunnel {
         }
     }
 
+    /// Terminal connections since the start.
+    pub(crate) fn terminals_served(&self) -> u64 {
+        self.terminals.total()
+    }
+
+    /// How many peers are reached directly, and through a relay.
+    pub(crate) async fn reachable_peers(&self) -> (f64, f64) {
+        let (mut direct, mut relayed) = (0.0, 0.0);
+        for peer in self.node.status().await {
+            match peer.path {
+                Some(adit_engine::Path::Direct(_)) => direct += 1.0,
+                Some(adit_engine::Path::Derp(_)) => relayed += 1.0,
+                None => {}
+            }
+        }
+        (direct, relayed)
+    }
+
     /// Counters of the last report that arrived.
     pub(crate) fn reported(&self) -> ConnectionStats {
         *self.reported.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A report with these counters and all flows has arrived.
     pub(crate) fn set_reported(&self, stats: ConnectionStats) {
         *self.reported.lock().unwrap_or_else(PoisonError::into_inner) = stats;
+        self.flows().clear();
+    }
+
+    /// How many flows of each IP protocol carried packets since the last
+    /// report that arrived.
+    pub(crate) async fn flow_counts(&self) -> BTreeMap<u8, i64> {
+        let new = self.node.take_flows().await;
+        let mut flows = self.flows();
+        let room = MOST_FLOWS.saturating_sub(flows.len());
+        flows.extend(new.into_iter().take(room));
+        let mut counts = BTreeMap::new();
+        for flow in flows.iter() {
+            *counts.entry(flow.protocol).or_default() += 1;
+        }
+        counts
+    }
+
+    fn flows(&self) -> MutexGuard<'_, HashSet<Flow>> {
+        self.unreported
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the coordinator knows this node at this moment.

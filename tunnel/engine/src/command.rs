@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::error::Error;
 use crate::listener::PendingConn;
-use crate::status::{ConnectionStats, NetReport, PeerStatus, PingResult};
+use crate::status::{ConnectionStats, Flow, NetReport, PeerStatus, PingResult};
 use crate::stream::TcpStream;
 use crate::udp::Datagram;
 
@@ -81,6 +81,9 @@ pub(crate) enum Command {
     },
     Stats {
         reply: Reply<ConnectionStats>,
+    },
+    TakeFlows {
+        reply: Reply<Vec<Flow>>,
     },
     NetReport {
         reply: Reply<NetReport>,

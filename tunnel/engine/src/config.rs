@@ -28,6 +28,8 @@ pub struct NodeConfig {
     pub block_endpoints: bool,
     /// Use WebSockets for relays without trying the native upgrade.
     pub force_websockets: bool,
+    /// Keep account of flows for [`Node::take_flows`](crate::Node::take_flows).
+    pub count_flows: bool,
     /// Announce the home region before its relay is connected: for a node that
     /// speaks first, whose own packets wait for the relay.
     pub speaks_first: bool,
@@ -49,6 +51,7 @@ impl NodeConfig {
             derp_map: None,
             block_endpoints: false,
             force_websockets: false,
+            count_flows: false,
             speaks_first: false,
             udp_port: 0,
         }
@@ -62,6 +65,7 @@ impl std::fmt::Debug for NodeConfig {
             .field("addresses", &self.addresses)
             .field("block_endpoints", &self.block_endpoints)
             .field("force_websockets", &self.force_websockets)
+            .field("count_flows", &self.count_flows)
             .field("udp_port", &self.udp_port)
             .finish_non_exhaustive()
     }

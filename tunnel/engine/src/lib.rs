@@ -27,6 +27,6 @@ pub use config::NodeConfig;
 pub use error::Error;
 pub use listener::{PendingConn, RestListener, TcpListener};
 pub use node::Node;
-pub use status::{ConnectionStats, NetReport, Path, PeerStatus, PingResult, RelayReason};
+pub use status::{ConnectionStats, Flow, NetReport, Path, PeerStatus, PingResult, RelayReason};
 pub use stream::{OwnedReadHalf, OwnedWriteHalf, TcpStream};
 pub use udp::{Datagram, MAX_DATAGRAM, UdpRest, UdpSender, UdpSocket};

@@ -15,7 +15,7 @@ use crate::config::NodeConfig;
 use crate::driver;
 use crate::error::Error;
 use crate::listener::{BACKLOG, RestListener, TcpListener};
-use crate::status::{ConnectionStats, NetReport, PeerStatus, PingResult};
+use crate::status::{ConnectionStats, Flow, NetReport, PeerStatus, PingResult};
 use crate::stream::TcpStream;
 use crate::udp::{UdpRest, UdpSender, UdpSocket};
 
@@ -298,6 +298,14 @@ impl Node {
     /// Traffic counters.
     pub async fn connection_stats(&self) -> ConnectionStats {
         self.ask(|reply| Command::Stats { reply })
+            .await
+            .unwrap_or_default()
+    }
+
+    /// The flows that carried packets since the last call. Only a node that
+    /// counts them has any; see [`NodeConfig::count_flows`].
+    pub async fn take_flows(&self) -> Vec<Flow> {
+        self.ask(|reply| Command::TakeFlows { reply })
             .await
             .unwrap_or_default()
     }

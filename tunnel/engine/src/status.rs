@@ -1,6 +1,6 @@
 //! Read-only views of a running node.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use adit_keys::NodePublic;
@@ -81,6 +81,17 @@ pub struct PeerStatus {
     pub tx_bytes: u64,
     /// Time since the last completed WireGuard handshake.
     pub last_handshake: Option<Duration>,
+}
+
+/// A flow of inner packets, both directions as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Flow {
+    /// Number of the IP protocol: 6 for TCP, 17 for UDP.
+    pub protocol: u8,
+    /// This node's end; port 0 where the protocol has none.
+    pub local: SocketAddrV6,
+    /// The peer's end.
+    pub remote: SocketAddrV6,
 }
 
 /// Traffic counters for the agent's statistics report.

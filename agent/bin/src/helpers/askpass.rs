@@ -28,7 +28,7 @@ pub(crate) fn question(args: &[OsString], in_git: bool) -> Option<String> {
 pub(crate) fn run(args: &AgentArgs, question: &str) -> anyhow::Result<ExitCode> {
     let (user, url) = parse(question)?;
     let answer = block_on(async {
-        let client = client(args)?;
+        let client = client(args).await?;
         let more = [
             (
                 "git_branch",

@@ -64,7 +64,7 @@ impl Drop for KeyFile {
 pub(crate) fn run(args: &AgentArgs, ssh_args: &[OsString]) -> anyhow::Result<ExitCode> {
     block_on(async {
         let identities = identities(ssh_args).await;
-        let key: Key = client(args)?.get(PATH).await.map_err(|e| told(&e))?;
+        let key: Key = client(args).await?.get(PATH).await.map_err(|e| told(&e))?;
         let file = KeyFile::new(&key.private_key)?;
         let mut command = Command::new("ssh");
         for identity in identities.iter().chain([&file.0]) {

@@ -54,27 +54,28 @@ impl Session {
         let delta = |now: u64, last: u64| count(now.saturating_sub(last));
         let rx_packets = delta(now.rx_packets, last.rx_packets);
         let tx_packets = delta(now.tx_packets, last.tx_packets);
-        // Control planes take a non-zero count for activity, so flows without
-        // packets must not be counted and those with packets must.
-        let flows = if rx_packets + tx_packets == 0 {
-            0
-        } else {
-            let new = delta(now.total_connections, last.total_connections);
-            count(now.open_connections).max(new).max(1)
-        };
-        let mut by_proto = BTreeMap::new();
-        if flows > 0 {
-            by_proto.insert("TCP".to_owned(), flows);
-        }
+        // Control planes take a non-zero count for activity, so exactly the
+        // flows with packets are counted.
+        let by_proto: BTreeMap<String, i64> = (tunnel.flow_counts().await)
+            .into_iter()
+            .map(|(protocol, flows)| (protocol_name(protocol), flows))
+            .collect();
         let sessions = tunnel.session_counts();
-        self.agent.metrics.set(
-            "coderd_agentstats_currently_reachable_peers",
-            &[("connection_type", "p2p")],
-            sessions.direct_peers(tunnel.node()).await,
+        let (direct, relayed) = tunnel.reachable_peers().await;
+        for (kind, peers) in [("p2p", direct), ("derp", relayed)] {
+            self.agent.metrics.set(
+                "coderd_agentstats_currently_reachable_peers",
+                &[("connection_type", kind)],
+                peers,
+            );
+        }
+        self.agent.metrics.set_counter(
+            "agent_reconnecting_pty_connections_total",
+            tunnel.terminals_served(),
         );
         agent::Stats {
+            connection_count: by_proto.values().sum(),
             connections_by_proto: by_proto,
-            connection_count: flows,
             connection_median_latency_ms: median_latency(tunnel.node()).await,
             rx_packets,
             rx_bytes: delta(now.rx_bytes, last.rx_bytes),
@@ -86,6 +87,16 @@ impl Session {
             session_count_ssh: sessions.ssh,
             metrics: self.agent.metrics.to_proto(),
         }
+    }
+}
+
+/// As the original agent names IP protocols.
+fn protocol_name(number: u8) -> String {
+    match number {
+        6 => "TCP".to_owned(),
+        17 => "UDP".to_owned(),
+        58 => "ICMPv6".to_owned(),
+        other => format!("IPProto-{other}"),
     }
 }
 

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::Core;
 use super::datagrams::Datagrams;
+use super::flows::Flows;
 use super::map::Map;
 use crate::command::{Command, Reply};
 use crate::error::Error;
@@ -114,6 +115,9 @@ impl Core {
             }
             Command::Stats { reply } => {
                 let _ = reply.send(self.stats());
+            }
+            Command::TakeFlows { reply } => {
+                let _ = reply.send(self.flows.as_mut().map(Flows::take).unwrap_or_default());
             }
             Command::NetReport { reply } => {
                 let _ = reply.send(self.net_report(now));

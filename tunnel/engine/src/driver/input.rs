@@ -24,6 +24,7 @@ impl Core {
             netcheck,
             plain,
             counters,
+            flows,
             endpoints,
             ..
         } = self;
@@ -33,6 +34,9 @@ impl Core {
                 Received::Packet { len } => {
                     counters.rx_packets += 1;
                     counters.rx_bytes += len as u64;
+                    if let Some(flows) = flows {
+                        flows.note(&plain[..len], true);
+                    }
                     stack.handle_packet(now, &plain[..len]);
                 }
                 Received::Stun => {
@@ -67,6 +71,9 @@ impl Core {
                         if let Received::Packet { len } = received {
                             self.counters.rx_packets += 1;
                             self.counters.rx_bytes += len as u64;
+                            if let Some(flows) = &mut self.flows {
+                                flows.note(&self.plain[..len], true);
+                            }
                             self.stack.handle_packet(now, &self.plain[..len]);
                         }
                     }

@@ -9,6 +9,7 @@ mod announce;
 mod commands;
 mod datagrams;
 mod endpoints;
+mod flows;
 mod input;
 mod link;
 mod map;
@@ -40,6 +41,7 @@ use crate::status::PingResult;
 use announce::Announcer;
 use datagrams::Datagrams;
 use endpoints::Endpoints;
+use flows::Flows;
 use link::LinkWatch;
 use map::Map;
 use netcheck::Netcheck;
@@ -104,6 +106,8 @@ pub(crate) struct Core {
     last_data: Option<Instant>,
 
     counters: Counters,
+    /// For nodes that report them.
+    flows: Option<Flows>,
     plain: Vec<u8>,
     inner: Vec<u8>,
     closing: Option<Reply<()>>,
@@ -164,6 +168,7 @@ impl Core {
             speaks_first: config.speaks_first,
             last_data: None,
             counters: Counters::default(),
+            flows: config.count_flows.then(Flows::default),
             plain: vec![0; BUFFER_LEN],
             inner: vec![0; BUFFER_LEN],
             closing: None,

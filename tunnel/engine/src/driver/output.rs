@@ -106,6 +106,9 @@ impl Core {
             self.counters.tx_packets += 1;
             self.counters.tx_bytes += packet.len as u64;
             let inner = &self.inner[..packet.len];
+            if let Some(flows) = &mut self.flows {
+                flows.note(inner, false);
+            }
             let Sealed::Ready { len, route } =
                 self.mesh.seal(now, &packet.dst, inner, self.batch.slot())
             else {
