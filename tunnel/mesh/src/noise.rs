@@ -24,8 +24,9 @@ pub(crate) const OVERHEAD: usize = 32;
 /// Length of a handshake initiation.
 pub(crate) const INITIATION_LEN: usize = 148;
 
-/// Handshake messages per second and peer before cookies are asked for.
-const HANDSHAKE_LIMIT: u64 = 20;
+/// Handshake messages per second and peer before cookies are asked for: about
+/// two percent of a core.
+const HANDSHAKE_LIMIT: u64 = 100;
 
 /// What opening a datagram gave. Lengths refer to the output buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

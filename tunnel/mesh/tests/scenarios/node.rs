@@ -16,6 +16,8 @@ use super::world::Arrival;
 pub(crate) const REGION: u32 = 999;
 /// Packets a node keeps for a relay that is not connected.
 const BACKLOG: usize = 128;
+/// Older ones are not worth sending any more.
+pub(crate) const FRESH: Duration = Duration::from_secs(3);
 /// Arrivals a sleeping node's sockets hold.
 const ASLEEP: usize = 2048;
 
@@ -50,7 +52,7 @@ pub(crate) struct Node {
     pub(crate) endpoints: Vec<SocketAddr>,
     /// Number of the connection to the relay, `None` while there is none.
     pub(crate) relay: Option<u64>,
-    pub(crate) backlog: VecDeque<(NodePublic, Vec<u8>)>,
+    pub(crate) backlog: VecDeque<(Instant, NodePublic, Vec<u8>)>,
     pub(crate) coord: bool,
     pub(crate) last_data: Option<Instant>,
     pub(crate) last_gathered: Option<Instant>,
@@ -149,11 +151,11 @@ impl Node {
         }
     }
 
-    pub(crate) fn keep_for_relay(&mut self, to: NodePublic, data: Vec<u8>) {
+    pub(crate) fn keep_for_relay(&mut self, now: Instant, to: NodePublic, data: Vec<u8>) {
         if self.backlog.len() == BACKLOG {
             self.backlog.pop_front();
         }
-        self.backlog.push_back((to, data));
+        self.backlog.push_back((now, to, data));
     }
 }
 

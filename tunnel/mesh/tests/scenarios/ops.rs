@@ -293,9 +293,10 @@ impl Scenario {
             let stream = &self.world.streams[number];
             let open = self.relayed(stream.from, stream.to);
             let stream = &mut self.world.streams[number];
-            if open {
+            if open && std::mem::replace(&mut stream.was_open, open) {
                 stream.way_seen = now;
             }
+            stream.was_open = open;
         }
     }
 
@@ -307,7 +308,7 @@ impl Scenario {
             } else {
                 NEVER_OPENED
             };
-            let cut_off = self.world.now - stream.way_seen + self.jumped > limit;
+            let cut_off = stream.cut_off + self.jumped > limit;
             assert!(
                 stream.excused || stream.failed.is_none() || cut_off,
                 "stream {number} fails: {:?}",
@@ -372,6 +373,13 @@ impl Scenario {
         mark
     }
 
+    /// What node `a` thinks of node `b`.
+    fn info(&self, a: usize, b: usize) -> Option<adit_mesh::PeerInfo> {
+        let clock = self.world.nodes[a].clock(self.world.now);
+        let node = &self.world.nodes[a];
+        node.mesh.peer(clock, &self.world.nodes[b].id)
+    }
+
     /// Where packets can get through they do, soon.
     fn probe(&mut self) {
         for (a, b) in self.pairs() {
@@ -385,13 +393,14 @@ impl Scenario {
                 self.world.run(MS(100), |w| {
                     w.probes.iter().any(|(n, mark)| *n == b && *mark >= first)
                 });
-                if !self.world.probes.is_empty() {
+                if !self.world.probes.is_empty() || !self.relayed(a, b) {
                     break;
                 }
                 let took = self.world.now - start;
                 assert!(
                     took < PATH,
-                    "no path from node {a} to node {b} within {took:?}"
+                    "no path from node {a} to node {b} within {took:?}: {:?}",
+                    [self.info(a, b), self.info(b, a)]
                 );
                 self.send(a, b);
             }

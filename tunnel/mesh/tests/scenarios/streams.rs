@@ -1,8 +1,9 @@
 //! TCP streams between nodes, with contents known beforehand.
 
 use std::net::SocketAddrV6;
+use std::time::{Duration, Instant};
 
-use adit_netstack::{Event, SocketId, TcpError};
+use adit_netstack::{CloseReason, Event, SocketId, TcpError};
 
 use super::world::World;
 
@@ -18,14 +19,17 @@ pub(crate) struct Stream {
     pub(crate) total: usize,
     /// Bytes a second the writer produces.
     rate: usize,
-    began: std::time::Instant,
+    began: Instant,
     written: usize,
     pub(crate) read: usize,
     finished: bool,
     pub(crate) eof: bool,
     pub(crate) failed: Option<TcpError>,
     /// When there last was a way between the ends.
-    pub(crate) way_seen: std::time::Instant,
+    pub(crate) way_seen: Instant,
+    pub(crate) was_open: bool,
+    /// How long there had been none when it failed.
+    pub(crate) cut_off: Duration,
     /// May fail: an end restarted or the grant was taken back.
     pub(crate) excused: bool,
 }
@@ -39,6 +43,13 @@ impl Stream {
     /// Both ends know of it.
     pub(crate) fn is_open(&self) -> bool {
         self.read > 0
+    }
+
+    fn fail(&mut self, now: Instant, error: TcpError) {
+        if self.failed.is_none() && !self.eof {
+            self.failed = Some(error);
+            self.cut_off = now - self.way_seen;
+        }
     }
 
     pub(crate) fn over(&self) -> bool {
@@ -67,6 +78,8 @@ impl World {
             eof: false,
             failed: None,
             way_seen: self.now,
+            was_open: true,
+            cut_off: Duration::ZERO,
             excused: false,
         });
         self.write_stream(self.streams.len() - 1);
@@ -88,10 +101,24 @@ impl World {
         let mut moved = false;
         while let Some(event) = self.nodes[n].stack.poll_event() {
             moved = true;
-            if let Event::Incoming { id, local, .. } = event {
-                let number = usize::from(local.port() - FIRST_PORT);
-                self.nodes[n].stack.accept(clock, id).unwrap();
-                self.streams[number].sink = Some(id);
+            match event {
+                Event::Incoming { id, local, .. } => {
+                    let number = usize::from(local.port() - FIRST_PORT);
+                    self.nodes[n].stack.accept(clock, id).unwrap();
+                    self.streams[number].sink = Some(id);
+                }
+                // Noticed here if the writer has nothing more to say.
+                Event::Closed { id, reason } if reason != CloseReason::Finished => {
+                    let (now, life) = (self.now, self.nodes[n].life);
+                    let mine = self
+                        .streams
+                        .iter_mut()
+                        .find(|s| s.from == n && s.lives.0 == life && s.source == Some(id));
+                    if let Some(stream) = mine {
+                        stream.fail(now, TcpError::Closed(reason));
+                    }
+                }
+                _ => {}
             }
         }
         let now = self.now;
@@ -121,7 +148,7 @@ impl World {
                             moved = true;
                         }
                         Err(error) => {
-                            stream.failed = Some(error);
+                            stream.fail(now, error);
                             break;
                         }
                     }
@@ -164,7 +191,7 @@ impl World {
                         }
                         Err(TcpError::WouldBlock | TcpError::InvalidState) => break,
                         Err(error) => {
-                            stream.failed = Some(error);
+                            stream.fail(now, error);
                             break;
                         }
                     }

@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::nat::{Kind, Nat};
-use super::node::{Node, Published, REGION, peer_config};
+use super::node::{FRESH, Node, Published, REGION, peer_config};
 use super::streams::Stream;
 
 pub(crate) const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -376,8 +376,10 @@ impl World {
         let conn = self.relay.last_conn;
         self.relay.conns.insert(node.key, (n, conn));
         self.nodes[n].relay = Some(conn);
-        for (to, data) in std::mem::take(&mut self.nodes[n].backlog) {
-            self.send_derp(n, to, data);
+        for (at, to, data) in std::mem::take(&mut self.nodes[n].backlog) {
+            if self.now < at + FRESH {
+                self.send_derp(n, to, data);
+            }
         }
         let clock = self.nodes[n].clock(self.now);
         self.nodes[n].mesh.relay_up(clock, REGION);
@@ -564,7 +566,8 @@ impl World {
         self.nodes[n].sent += 1;
         self.datagrams += 1;
         let Some(conn) = self.nodes[n].relay else {
-            self.nodes[n].keep_for_relay(to, data);
+            let now = self.now;
+            self.nodes[n].keep_for_relay(now, to, data);
             return;
         };
         let from = self.nodes[n].key;
