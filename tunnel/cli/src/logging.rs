@@ -14,7 +14,7 @@ static FILE: OnceLock<Mutex<File>> = OnceLock::new();
 /// Sets up logging. `ADIT_LOG` takes a filter such as `adit_mesh=trace`.
 pub(crate) fn start(verbose: bool) {
     let default = if verbose {
-        "debug,hyper=info,rustls=info,russh=info"
+        "debug,hyper=info,rustls=info"
     } else {
         "error"
     };

@@ -24,31 +24,29 @@ pub(crate) struct Tunnel {
 impl Tunnel {
     /// Joins the mesh and waits until the agent answers.
     pub(crate) async fn open(settings: &Settings, api: &Api, agent: Uuid) -> Result<Self> {
+        let dial = adit_coord::dial_agent(api.http(), agent, options(settings));
+        Ok(Self {
+            conn: patiently(dial).await?,
+        })
+    }
+
+    /// Joins the mesh and connects to a port of the agent, in the least time.
+    /// `info` is what the server has just said about connections, if it was
+    /// asked.
+    pub(crate) async fn open_to(
+        settings: &Settings,
+        api: &Api,
+        agent: Uuid,
+        port: u16,
+        info: Option<AgentConnectionInfo>,
+    ) -> Result<(Self, TcpStream)> {
         let options = DialOptions {
-            block_endpoints: settings.relay_only(),
-            ready_timeout: LIMIT,
-            ..DialOptions::default()
+            info,
+            ..options(settings)
         };
-        let dial = adit_coord::dial_agent(api.http(), agent, options);
-        tokio::pin!(dial);
-        let dialled = match tokio::time::timeout(PATIENCE, &mut dial).await {
-            Ok(dialled) => dialled,
-            Err(_) => {
-                eprintln!("adit: no answer from the workspace yet; still trying (Ctrl-C gives up)");
-                dial.await
-            }
-        };
-        match dialled {
-            Ok(conn) => Ok(Self { conn }),
-            // These carry what the control plane said, and a remedy for it.
-            Err(DialError::Info(error) | DialError::Coordinate(error)) => {
-                Err(error).context("connect to the agent")
-            }
-            Err(error) => {
-                let remedy = error.remedy();
-                bail!("{error}. {remedy}")
-            }
-        }
+        let dial = adit_coord::dial_agent_port(api.http(), agent, port, options);
+        let (conn, stream) = patiently(dial).await?;
+        Ok((Self { conn }, stream))
     }
 
     /// This machine's node in the mesh.
@@ -82,6 +80,37 @@ impl Tunnel {
     /// Leaves the mesh.
     pub(crate) async fn close(&self) {
         self.conn.close().await;
+    }
+}
+
+fn options(settings: &Settings) -> DialOptions {
+    DialOptions {
+        block_endpoints: settings.relay_only(),
+        ready_timeout: LIMIT,
+        ..DialOptions::default()
+    }
+}
+
+/// Says what is being waited for when that takes long.
+async fn patiently<T>(dial: impl Future<Output = Result<T, DialError>>) -> Result<T> {
+    tokio::pin!(dial);
+    let dialled = match tokio::time::timeout(PATIENCE, &mut dial).await {
+        Ok(dialled) => dialled,
+        Err(_) => {
+            eprintln!("adit: no answer from the workspace yet; still trying (Ctrl-C gives up)");
+            dial.await
+        }
+    };
+    match dialled {
+        Ok(dialled) => Ok(dialled),
+        // These carry what the control plane said, and a remedy for it.
+        Err(DialError::Info(error) | DialError::Coordinate(error)) => {
+            Err(error).context("connect to the agent")
+        }
+        Err(error) => {
+            let remedy = error.remedy();
+            bail!("{error}. {remedy}")
+        }
     }
 }
 

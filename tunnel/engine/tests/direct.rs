@@ -40,6 +40,10 @@ async fn a_direct_path_needs_no_relay() {
     let ping = client.node.ping_disco(agent.ip).await.unwrap();
     assert!(matches!(ping.path, Path::Direct(_)));
     common::transfer(client.node.dial(agent.at(1)).await.unwrap(), 64 << 20).await;
+    // The way between two sockets of one machine carries more than 1280 bytes.
+    let stats = client.node.connection_stats().await;
+    let each = stats.tx_bytes / stats.tx_packets;
+    assert!(each > 1280, "packets of {each} bytes");
     let own = std::net::SocketAddrV6::new(client.ip, 1, 0, 0);
     assert!(matches!(
         client.node.dial(own).await,

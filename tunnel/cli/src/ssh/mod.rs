@@ -3,13 +3,19 @@
 
 mod client;
 mod escape;
+mod forwards;
 mod netinfo;
 mod stdio;
 mod terminal;
 mod watch;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
+use adit_rest::AgentConnectionInfo;
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
@@ -27,6 +33,9 @@ use crate::{
 const SSH_PORT: u16 = 1;
 /// How long the tunnel may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// What the server says about connections is used no longer than this after it
+/// was asked.
+const INFO_AGE: Duration = Duration::from_secs(30);
 /// Attempts to find the workspace while the control plane is away.
 const ATTEMPTS: u32 = 10;
 /// Pause between two of them.
@@ -44,7 +53,11 @@ pub(crate) async fn run(settings: &Settings, args: SshArgs) -> Result<ExitCode> 
         args.hostname_suffix.as_deref(),
     )?;
     let api = Api::of(settings).await?;
-    let mut target = find(&api, &reference, &args).await?;
+    // One for the coordinator, one for the relay beside it.
+    api.http().prepare(2);
+    let asked = Instant::now();
+    let (target, info) = tokio::join!(find(&api, &reference, &args), connection_info(&api));
+    let mut target = target?;
     let wait = if args.no_wait { Wait::No } else { args.wait };
     resolve::ready(&api, &mut target, wait, true).await?;
 
@@ -57,7 +70,8 @@ pub(crate) async fn run(settings: &Settings, args: SshArgs) -> Result<ExitCode> 
         return Ok(ExitCode::SUCCESS);
     }
 
-    let tunnel = Tunnel::open(settings, &api, target.agent.id).await?;
+    let info = info.filter(|_| asked.elapsed() < INFO_AGE);
+    let (tunnel, stream) = Tunnel::open_to(settings, &api, target.agent.id, SSH_PORT, info).await?;
     let app = args.usage_app.clone().unwrap_or_else(|| "ssh".to_owned());
     let _usage = (app != "disable")
         .then(|| Usage::report(&api, target.workspace.id, Some((target.agent.id, app))));
@@ -70,7 +84,6 @@ pub(crate) async fn run(settings: &Settings, args: SshArgs) -> Result<ExitCode> 
         None => None,
     };
     let session = async {
-        let stream = tunnel.dial(SSH_PORT).await?;
         if args.stdio {
             stdio::run(stream).await?;
             Ok(ExitCode::SUCCESS)
@@ -88,6 +101,18 @@ pub(crate) async fn run(settings: &Settings, args: SshArgs) -> Result<ExitCode> 
     };
     let _ = tokio::time::timeout(GOODBYE, tunnel.close()).await;
     result
+}
+
+/// How connections are made here. It does not depend on the agent, so it is
+/// asked for while the agent is looked up; `None` if the server does not say.
+async fn connection_info(api: &Api) -> Option<AgentConnectionInfo> {
+    match api.get("/api/v2/workspaceagents/connection").await {
+        Ok(info) => Some(info),
+        Err(error) => {
+            tracing::debug!(%error, "no general connection information");
+            None
+        }
+    }
 }
 
 async fn find(api: &Api, reference: &WorkspaceRef, args: &SshArgs) -> Result<Target> {

@@ -94,7 +94,10 @@ mod direct {
     pub(super) fn input() -> Option<Box<dyn AsyncRead + Send + Unpin>> {
         let fd = std::io::stdin().as_fd().try_clone_to_owned().ok()?;
         match kind(&fd)? {
-            Kind::Pipe => Some(Box::new(pipe::Receiver::from_owned_fd(fd).ok()?)),
+            Kind::Pipe => {
+                enlarge(&fd);
+                Some(Box::new(pipe::Receiver::from_owned_fd(fd).ok()?))
+            }
             Kind::Socket => Some(Box::new(socket(fd)?)),
         }
     }
@@ -102,10 +105,26 @@ mod direct {
     pub(super) fn output() -> Option<Box<dyn AsyncWrite + Send + Unpin>> {
         let fd = std::io::stdout().as_fd().try_clone_to_owned().ok()?;
         match kind(&fd)? {
-            Kind::Pipe => Some(Box::new(pipe::Sender::from_owned_fd(fd).ok()?)),
+            Kind::Pipe => {
+                enlarge(&fd);
+                Some(Box::new(pipe::Sender::from_owned_fd(fd).ok()?))
+            }
             Kind::Socket => Some(Box::new(socket(fd)?)),
         }
     }
+
+    /// Gives a pipe room for several reads and writes, so that the two
+    /// programs wait for each other less often.
+    #[cfg(target_os = "linux")]
+    fn enlarge(fd: &OwnedFd) {
+        /// What Linux allows everybody by default.
+        const CAPACITY: i32 = 1024 * 1024;
+        // With the usual capacity it works, too.
+        let _ = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETPIPE_SZ(CAPACITY));
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn enlarge(_: &OwnedFd) {}
 
     enum Kind {
         Pipe,
