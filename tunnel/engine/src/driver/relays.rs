@@ -17,6 +17,9 @@ use super::relay_task::{RelayConfig, RelayTask, Wish};
 const INBOX: usize = 64;
 /// Packets kept for a region that is not connected yet; the oldest goes first.
 const BACKLOG: usize = 128;
+/// Older ones are repetitions of each other by then and would only keep a
+/// returning peer busy: handshakes are tried again, streams repeat their data.
+const FRESH: Duration = Duration::from_secs(3);
 /// Bytes waiting at a connection from which the core stops producing.
 const CONGESTED: usize = 256 * 1024;
 /// Longest time the core waits for a congested relay before it goes on and
@@ -42,6 +45,8 @@ pub(crate) enum RelayEvent {
 struct Region {
     client: Option<Arc<Client>>,
     waiting: VecDeque<Packet>,
+    /// When the packets of a region without connection were queued.
+    queued: VecDeque<Instant>,
     congested_since: Option<Instant>,
     task: tokio::task::AbortHandle,
     last_sent: Instant,
@@ -175,6 +180,7 @@ impl Relays {
             let region = Region {
                 client: None,
                 waiting: VecDeque::new(),
+                queued: VecDeque::new(),
                 congested_since: None,
                 task: self.tasks.spawn(task.run()),
                 last_sent: now,
@@ -231,7 +237,9 @@ impl Relays {
             region.set_busy(true);
             if region.waiting.len() == BACKLOG {
                 region.waiting.pop_front();
+                region.queued.pop_front();
             }
+            region.queued.push_back(now);
         }
         region.waiting.push_back((key, packet));
     }
@@ -242,6 +250,11 @@ impl Relays {
             let Some(client) = &region.client else {
                 continue;
             };
+            for at in region.queued.drain(..) {
+                if now >= at + FRESH {
+                    region.waiting.pop_front();
+                }
+            }
             if !region.waiting.is_empty() {
                 client.send_batch(region.waiting.drain(..));
             }
