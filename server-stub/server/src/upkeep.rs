@@ -39,7 +39,7 @@ async fn run(app: &App) {
         if let Err(error) = app.coord.rotate_keys(&app.store).await {
             tracing::error!(%error, "could not renew the keys of resume tokens");
         }
-        if round % PURGE_EVERY == 0 {
+        if round.is_multiple_of(PURGE_EVERY) {
             purge(app, Time::now()).await;
         }
     }

@@ -154,8 +154,8 @@ impl Fixture {
 }
 
 fn status(i: usize) -> WorkspaceStatus {
-    let stop = i % 3 == 0;
-    match (i % 5 == 0, i % 7 == 0) {
+    let stop = i.is_multiple_of(3);
+    match (i.is_multiple_of(5), i.is_multiple_of(7)) {
         (true, _) => WorkspaceStatus::Failed,
         (_, true) if stop => WorkspaceStatus::Stopping,
         (_, true) => WorkspaceStatus::Starting,
@@ -221,7 +221,7 @@ async fn every_term_means_what_it_says() {
             .await;
     }
     let well = |i: usize| match agent(i) {
-        Some(status) => status == AgentStatus::Connected && i % 6 != 0,
+        Some(status) => status == AgentStatus::Connected && !i.is_multiple_of(6),
         None => true,
     };
     f.holds(Term::Healthy(true), well).await;
