@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use adit_agent_exec::GiveBack;
 use adit_engine::{ConnectionStats, Node};
 use adit_messages::agent;
 use adit_messages::time::duration_from_proto;
@@ -24,8 +25,12 @@ impl Session {
     /// Asks for the interval, then reports at each.
     pub(super) async fn stats(&self, tunnel: &Tunnel) -> Ended {
         let mut interval = self.send_stats(None).await?;
+        let mut memory = GiveBack::default();
         loop {
             let now = tunnel.node().connection_stats().await;
+            if memory.is_due(now.rx_bytes + now.tx_bytes) {
+                GiveBack::now();
+            }
             let stats = self.collect(tunnel, &now).await;
             interval = self.send_stats(Some(stats)).await?.or(interval);
             // Counted only once it arrived, so nothing is lost on the way.
