@@ -26,6 +26,12 @@ impl GiveBack {
         due
     }
 
+    /// Whether traffic went by since memory was given back, so that the next
+    /// quiet moment is worth waiting for.
+    pub fn is_pending(&self) -> bool {
+        self.seen.saturating_sub(self.done) >= WORTH
+    }
+
     /// Gives unused memory back; does nothing with other allocators than
     /// GNU's. Takes about a millisecond for each 10 MB of heap.
     pub fn now() {
@@ -52,7 +58,9 @@ mod tests {
         assert!(!memory.is_due(WORTH / 2), "too little happened");
         assert!(!memory.is_due(10 * WORTH), "a burst goes on");
         assert!(!memory.is_due(20 * WORTH), "a burst goes on");
+        assert!(memory.is_pending());
         assert!(memory.is_due(20 * WORTH + 1), "quiet");
+        assert!(!memory.is_pending());
         assert!(!memory.is_due(20 * WORTH + 2), "given back already");
         assert!(!memory.is_due(30 * WORTH), "another burst");
         assert!(memory.is_due(30 * WORTH), "quiet again");

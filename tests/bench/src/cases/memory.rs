@@ -28,7 +28,7 @@ const SETTLE: Duration = Duration::from_secs(5);
 
 /// How long memory may take to be given back before it is compared with what
 /// it was.
-const BACK: Duration = Duration::from_secs(30);
+const BACK: Duration = Duration::from_secs(45);
 
 /// Short flows after all other data.
 const FLOWS: usize = 1000;
