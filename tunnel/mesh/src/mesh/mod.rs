@@ -14,6 +14,7 @@ use rand::{Rng, SeedableRng};
 use uuid::Uuid;
 
 use crate::noise::{Introducer, Kind, kind, receiver_index};
+use crate::paths::Paths;
 use crate::peer::Peer;
 use crate::tunnel::{Input, Output};
 use crate::types::{Event, Load, MeshConfig, PeerInfo, Received, Sealed, Transmit, Via};
@@ -152,22 +153,17 @@ impl Mesh {
 
     /// The operating system refused to send to `addr` (unreachable, filtered).
     pub fn send_failed(&mut self, now: Instant, addr: SocketAddr) {
-        let hit: Vec<_> = self
-            .by_direct
-            .range((addr, 0)..=(addr, PeerIndex::MAX))
-            .copied()
-            .collect();
-        for (_, index) in hit {
-            if let Some(peer) = self.peers.get_mut(&index) {
-                peer.paths.send_failed(now, addr);
-            }
-            self.after(now, index);
-        }
+        self.for_direct(now, addr, |paths| paths.send_failed(now, addr));
     }
 
     /// The operating system refused a datagram of `len` bytes to `addr` as too
     /// long.
     pub fn send_too_long(&mut self, now: Instant, addr: SocketAddr, len: usize) {
+        self.for_direct(now, addr, |paths| paths.too_long(now, len));
+    }
+
+    /// Tells the paths of all peers that are reached at `addr`.
+    fn for_direct(&mut self, now: Instant, addr: SocketAddr, mut tell: impl FnMut(&mut Paths)) {
         let hit: Vec<_> = self
             .by_direct
             .range((addr, 0)..=(addr, PeerIndex::MAX))
@@ -175,7 +171,7 @@ impl Mesh {
             .collect();
         for (_, index) in hit {
             if let Some(peer) = self.peers.get_mut(&index) {
-                peer.paths.too_long(now, len);
+                tell(&mut peer.paths);
             }
             self.after(now, index);
         }
