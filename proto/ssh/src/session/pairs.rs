@@ -86,14 +86,15 @@ impl Pair {
         while self.carry(true, 1 << 20).unwrap() + self.carry(false, 1 << 20).unwrap() > 0 {}
     }
 
+    /// The client asks for a session.
+    fn open_session(&mut self) -> ChannelId {
+        let opened = self.client.session.open(&OpenOut::Session);
+        opened.unwrap().unwrap()
+    }
+
     /// A channel that both know.
     fn session_channel(&mut self) -> (ChannelId, ChannelId) {
-        let here = self
-            .client
-            .session
-            .open(&OpenOut::Session)
-            .unwrap()
-            .unwrap();
+        let here = self.open_session();
         self.settle();
         let there = self
             .server
@@ -116,12 +117,7 @@ impl Pair {
 #[test]
 fn a_command_takes_two_flights() {
     let mut pair = Pair::new(client_config(), server_config());
-    let id = pair
-        .client
-        .session
-        .open(&OpenOut::Session)
-        .unwrap()
-        .unwrap();
+    let id = pair.open_session();
     let env = RequestOut::Env {
         name: "A".into(),
         value: "b".into(),
@@ -184,12 +180,7 @@ fn unknown_servers_number_their_channels_themselves() {
     let mut server = server_config();
     server.identification = "SSH-2.0-other".into();
     let mut pair = Pair::new(client_config(), server);
-    let id = pair
-        .client
-        .session
-        .open(&OpenOut::Session)
-        .unwrap()
-        .unwrap();
+    let id = pair.open_session();
     pair.client.session.request(id, &RequestOut::Shell, true);
     pair.settle();
     let events = pair.server.events();
@@ -211,12 +202,7 @@ fn unknown_servers_number_their_channels_themselves() {
 #[test]
 fn refused_channels_are_gone() {
     let mut pair = Pair::new(client_config(), server_config());
-    let id = pair
-        .client
-        .session
-        .open(&OpenOut::Session)
-        .unwrap()
-        .unwrap();
+    let id = pair.open_session();
     pair.settle();
     let events = pair.server.events();
     let Event::Open { id: there, .. } = events[1] else {
