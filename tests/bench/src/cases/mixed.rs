@@ -33,10 +33,7 @@ pub(super) fn run(context: &Context, site: &mut Site, report: &mut Report) -> Re
     let seconds = context.options.pick(6, 3);
     for direction in [Direction::Down, Direction::Up] {
         let what = format!("direct {}", direction.name());
-        let plan = Plan {
-            direction,
-            ..Plan::down(seconds)
-        };
+        let plan = Plan::direct(direction, seconds);
         measure(
             context,
             site,
@@ -64,10 +61,7 @@ pub(super) fn over_link(context: &Context, site: &mut Site, report: &mut Report)
                 Direction::Up => Pair::RealAgent,
             };
             let target = Some((sender, own * 0.85));
-            let plan = Plan {
-                direction,
-                ..Plan::down(seconds)
-            };
+            let plan = Plan::direct(direction, seconds);
             measure(
                 context,
                 site,

@@ -88,9 +88,14 @@ pub(super) struct Plan {
 impl Plan {
     /// A direct test, down.
     pub(super) fn down(seconds: u32) -> Self {
+        Self::direct(Direction::Down, seconds)
+    }
+
+    /// A direct test.
+    pub(super) fn direct(direction: Direction, seconds: u32) -> Self {
         Self {
             route: Route::Direct,
-            direction: Direction::Down,
+            direction,
             seconds,
         }
     }
