@@ -17,7 +17,7 @@ use crate::world::{DEV, PREBUILT, World};
 /// How long a state may take to become the recorded one.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long an event stream may take to say what is expected.
-const STREAM: Duration = Duration::from_secs(20);
+const STREAM: Duration = Duration::from_secs(60);
 
 /// How recorded agent tokens begin; the last group numbers them.
 const AGENT_TOKEN: &str = "a0000000-0000-4000-8000-00000000";
@@ -162,12 +162,10 @@ impl<'a> Replay<'a> {
         if exchange.status == 201 && reply.head.status == 409 {
             // The recording waited for the build before.
             self.world.hold.send_replace(false);
-            for _ in 0..100 {
+            let deadline = tokio::time::Instant::now() + STREAM;
+            while reply.head.status == 409 && tokio::time::Instant::now() < deadline {
                 tokio::time::sleep(Duration::from_millis(30)).await;
                 reply = self.send(exchange).await;
-                if reply.head.status != 409 {
-                    break;
-                }
             }
         }
         let deadline = tokio::time::Instant::now() + PATIENCE;

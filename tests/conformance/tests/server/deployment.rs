@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::{BOX_TOKEN, DEV_TOKEN};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The recorded user `admin`.
 const ADMIN: Uuid = Uuid::from_u128(0x314d_f86d_23f9_422e_948a_3b1c_7d41_ce82);
