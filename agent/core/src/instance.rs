@@ -124,6 +124,14 @@ impl Instance {
         Ok(tunnel)
     }
 
+    /// Somebody is connected through the tunnel.
+    pub(crate) async fn is_in_use(&self) -> bool {
+        match self.tunnel.get() {
+            Some(tunnel) => tunnel.node().connection_stats().await.open_connections > 0,
+            None => false,
+        }
+    }
+
     /// Takes a manifest over; the first one starts the scripts.
     pub(crate) async fn handle_manifest(
         self: &Arc<Self>,

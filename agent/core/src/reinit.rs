@@ -102,7 +102,8 @@ pub async fn poll(
     let mut backoff = Backoff::new(retry);
     let mut last = String::new();
     loop {
-        tokio::time::sleep(backoff.next_wait(rand::random())).await;
+        let wait = backoff.next_wait(Instant::now(), rand::random(), false);
+        tokio::time::sleep(wait).await;
         // The control session is the one to say why there is none.
         let Ok(token) = auth.token() else { continue };
         let _ = client.set_session_token(&token);

@@ -44,7 +44,7 @@ pub(crate) async fn run(agent: &Arc<Instance>) {
     let mut backoff = Backoff::new(agent.config.retry);
     let mut told = Told::default();
     let mut version = Version::CURRENT;
-    let mut wait = backoff.next_wait(0.0);
+    let mut wait = backoff.next_wait(Instant::now(), 0.0, false);
     let mut hurried = false;
     loop {
         // A shutdown has something to report, so it does not sit out a wait
@@ -54,7 +54,7 @@ pub(crate) async fn run(agent: &Arc<Instance>) {
             () = agent.graceful.cancelled(), if !hurried => {
                 hurried = true;
                 backoff.reset();
-                wait = backoff.next_wait(0.0);
+                wait = backoff.next_wait(Instant::now(), 0.0, false);
                 continue;
             }
         }
@@ -76,7 +76,8 @@ pub(crate) async fn run(agent: &Arc<Instance>) {
                 }
             }
         };
-        wait = backoff.next_wait(rand::random());
+        let in_use = agent.is_in_use().await;
+        wait = backoff.next_wait(Instant::now(), rand::random(), in_use);
         told.tell(&error, wait);
     }
 }

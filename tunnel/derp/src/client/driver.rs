@@ -22,6 +22,11 @@ const READ_TIMEOUT: Duration = Duration::from_secs(120);
 /// A relay that takes no byte for so long is dead or hopelessly slow.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A deadline that is seen so much too late passed while this process did not
+/// run: what has arrived since is still to be read, and gets this time.
+const SLEPT: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_secs(2);
+
 /// Read buffer when little comes, and at most, in bytes.
 const SMALL_READ: usize = 4 << 10;
 const LARGE_READ: usize = 64 << 10;
@@ -50,8 +55,9 @@ pub(super) struct Driver<IO> {
     dirty: bool,
     read_size: usize,
     events: Vec<Event>,
-    heard_at: Instant,
-    stuck_since: Option<Instant>,
+    /// When silence, and being unable to write, have lasted too long.
+    silent_until: Instant,
+    stuck_until: Option<Instant>,
     alarm: Alarm,
 }
 
@@ -72,8 +78,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             dirty: false,
             read_size: SMALL_READ,
             events: Vec::new(),
-            heard_at: now,
-            stuck_since: None,
+            silent_until: now + READ_TIMEOUT,
+            stuck_until: None,
             alarm: Alarm::new(now + READ_TIMEOUT),
         };
         early.into_iter().for_each(|frame| new.handle(frame));
@@ -127,12 +133,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             Poll::Ready(sent) => {
                 sent?;
                 self.dirty = false;
-                self.stuck_since = None;
+                self.stuck_until = None;
                 Ok(true)
             }
             Poll::Pending => {
-                if self.out.len() < before || self.stuck_since.is_none() {
-                    self.stuck_since = Some(Instant::now());
+                if self.out.len() < before || self.stuck_until.is_none() {
+                    self.stuck_until = Some(Instant::now() + WRITE_TIMEOUT);
                 }
                 Ok(false)
             }
@@ -161,7 +167,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         if self.decoder.buffer().len() - before >= room.min(self.read_size) {
             self.read_size = (self.read_size * 4).min(LARGE_READ);
         }
-        self.heard_at = Instant::now();
+        self.silent_until = Instant::now() + READ_TIMEOUT;
         while let Some(frame) = self.decoder.next_frame()? {
             self.handle(frame);
         }
@@ -195,17 +201,92 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     fn wait(&mut self, cx: &mut Context<'_>) -> Result<(), CloseReason> {
         loop {
             let now = Instant::now();
-            let silent_until = self.heard_at + READ_TIMEOUT;
-            let stuck_until = self.stuck_since.map(|at| at + WRITE_TIMEOUT);
-            if silent_until <= now {
+            for until in [Some(&mut self.silent_until), self.stuck_until.as_mut()]
+                .into_iter()
+                .flatten()
+            {
+                if now >= *until + SLEPT {
+                    *until = now + GRACE;
+                }
+            }
+            if self.silent_until <= now {
                 return Err(CloseReason::ReadTimeout);
             }
-            if stuck_until.is_some_and(|at| at <= now) {
+            if self.stuck_until.is_some_and(|at| at <= now) {
                 return Err(CloseReason::WriteTimeout);
             }
-            if self.alarm.poll(cx, silent_until, stuck_until).is_pending() {
+            let (silent, stuck) = (self.silent_until, self.stuck_until);
+            if self.alarm.poll(cx, silent, stuck).is_pending() {
                 return Ok(());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "test")]
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio::time::{advance, sleep};
+
+    use adit_keys::NodePublic;
+
+    use super::*;
+    use crate::frame;
+
+    const ROOM: usize = 256;
+
+    /// A connection, what it shares with its handle, and the relay's end.
+    fn connection() -> (impl Future<Output = ()>, Arc<Shared>, DuplexStream) {
+        let (io, relay) = duplex(ROOM);
+        let shared = Arc::new(Shared::new(NodePublic::from_bytes([1; 32]), None));
+        let carrier = Carrier::Upgrade(io);
+        let driver = Driver::new(carrier, Decoder::for_client(), shared.clone(), Vec::new());
+        (driver.run(), shared, relay)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends_a_connection() {
+        let (run, shared, _relay) = connection();
+        let began = Instant::now();
+        run.await;
+        assert!(matches!(
+            shared.close_reason(),
+            Some(CloseReason::ReadTimeout)
+        ));
+        assert!(began.elapsed() < READ_TIMEOUT + SLEPT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_stop_alone_does_not() {
+        let (run, shared, mut relay) = connection();
+        let run = tokio::spawn(run);
+        // More than there is room for: it waits to be written.
+        let packets = (0..4).map(|_| (NodePublic::from_bytes([2; 32]), vec![0; ROOM].into()));
+        shared.push_packets(packets);
+        sleep(Duration::from_secs(1)).await;
+        advance(READ_TIMEOUT * 3).await;
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(shared.close_reason(), None);
+        // What has come meanwhile is read a moment later.
+        let mut out = BytesMut::new();
+        frame::put_keep_alive(&mut out);
+        relay.write_all(&out).await.unwrap();
+        let mut got = vec![0; 4 * ROOM];
+        relay.read_exact(&mut got).await.unwrap();
+        sleep(READ_TIMEOUT / 2).await;
+        assert_eq!(shared.close_reason(), None);
+        run.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_silent_after_a_stop_too_is_gone() {
+        let (run, shared, _relay) = connection();
+        let run = tokio::spawn(run);
+        sleep(Duration::from_secs(1)).await;
+        advance(READ_TIMEOUT * 3).await;
+        run.await.unwrap();
+        assert_eq!(shared.close_reason(), Some(CloseReason::ReadTimeout));
     }
 }
