@@ -33,8 +33,11 @@ const IDENTIFICATION: &str = "SSH-2.0-Adit";
 const WINDOW: u32 = 8 * 1024 * 1024;
 /// One read of standard input.
 const READ: usize = 32 * 1024;
-/// A dead connection is noticed after this times four.
-const KEEPALIVE: Duration = Duration::from_secs(15);
+/// Sign of life when nothing was heard for this long, and how many may stay
+/// unanswered: a dead connection is noticed, one whose other end was stopped
+/// for some minutes is still there when it goes on.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const UNANSWERED: u32 = 9;
 /// Longest wait for the server to let us in.
 const LOGIN: Duration = Duration::from_secs(30);
 /// How long the farewell may take.
@@ -87,6 +90,7 @@ fn config() -> Arc<Config> {
     config.window = WINDOW;
     config.login_deadline = LOGIN;
     config.keepalive = Some(KEEPALIVE);
+    config.keepalive_misses = UNANSWERED;
     Arc::new(config)
 }
 
