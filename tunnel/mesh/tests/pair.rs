@@ -403,9 +403,78 @@ fn a_path_given_up_takes_its_size_along() {
     let _ = longest_gap(&mut net, Duration::from_secs(2));
     assert_eq!(mtu(&net, 0), 9216);
     net.udp.up = false;
-    let _ = longest_gap(&mut net, Duration::from_secs(5));
-    assert!(net.direct(0, 1).is_none());
+    net.nodes[0].events.clear();
+    while net.direct(0, 1).is_some() {
+        let _ = longest_gap(&mut net, MS(20));
+    }
+    assert_eq!(
+        mtu(&net, 0),
+        1280,
+        "what the relay carries is not known yet"
+    );
+    assert_eq!(told(&mut net, 0), [1280]);
+}
+
+/// The MTUs node `n` was told since the last call.
+fn told(net: &mut Net, n: usize) -> Vec<usize> {
+    let told = |event| match event {
+        Event::Mtu { mtu, .. } => Some(mtu),
+        _ => None,
+    };
+    net.nodes[n].events.drain(..).filter_map(told).collect()
+}
+
+#[test]
+fn a_relay_carries_larger_packets_too() {
+    let mut net = pair(750);
+    let now = net.now;
+    net.nodes[1].mesh.set_blocked(now, true);
+    let _ = longest_gap(&mut net, MS(300));
+    assert_eq!(mtu(&net, 0), 1280, "nothing is tried for a few packets");
+    let relayed = net.nodes[0].sent_derp;
+    let _ = longest_gap(&mut net, Duration::from_secs(2));
+    assert_eq!([mtu(&net, 0), mtu(&net, 1)], [9216; 2]);
+    assert_eq!([told(&mut net, 0), told(&mut net, 1)], [[9216], [9216]]);
+    // Packets of both directions, a question and an answer, signs of life.
+    assert!(net.nodes[0].sent_derp - relayed <= 100 + 2 + 5);
+    net.take(1);
+    let payload = vec![7; 9216 - 40];
+    net.send(0, 1, &payload);
+    net.run(MS(50));
+    assert_eq!(net.take(1), [payload]);
+}
+
+#[test]
+fn between_relay_and_direct_path_nothing_is_too_large() {
+    let mut net = pair(751);
+    net.largest = 1472;
+    let now = net.now;
+    net.nodes[0].mesh.set_blocked(now, true);
+    let _ = longest_gap(&mut net, Duration::from_secs(2));
+    assert_eq!([mtu(&net, 0), mtu(&net, 1)], [9216; 2]);
+    told(&mut net, 0);
+    net.nodes[0].mesh.set_blocked(now, false);
+    while net.direct(0, 1).is_none() {
+        net.send(0, 1, b"data");
+        net.run(MS(1));
+        net.send(1, 0, b"ack");
+        net.run(MS(1));
+    }
+    assert_eq!(mtu(&net, 0), 1280, "the direct path has proven nothing");
+    let _ = longest_gap(&mut net, Duration::from_secs(3));
+    assert_eq!(mtu(&net, 0), 1440);
+    assert_eq!(told(&mut net, 0)[..2], [1280, 1360]);
+    net.udp.up = false;
+    while net.direct(0, 1).is_some() {
+        let _ = longest_gap(&mut net, MS(20));
+    }
+    assert_eq!(mtu(&net, 0), 9216, "the relay is still the same");
+    // Another connection to it may lead elsewhere.
+    let now = net.now;
+    net.nodes[0].mesh.relay_up(now, common::REGION);
     assert_eq!(mtu(&net, 0), 1280);
+    let _ = longest_gap(&mut net, Duration::from_secs(2));
+    assert_eq!(mtu(&net, 0), 9216);
 }
 
 #[test]

@@ -33,9 +33,12 @@ struct End {
 /// Bytes each end writes in a millisecond when it is slow.
 const SLOW: u128 = 200;
 
+/// The same for an end that is mostly idle.
+const TRICKLE: u128 = 4;
+
 struct Sim {
-    /// Write at [`SLOW`] rate instead of all at once.
-    slow: bool,
+    /// Bytes to write in a millisecond instead of all at once.
+    rate: Option<u128>,
     net: Net,
     stacks: Vec<Stack>,
     ends: Vec<End>,
@@ -62,7 +65,7 @@ impl Sim {
             })
             .collect();
         Self {
-            slow: false,
+            rate: None,
             net,
             stacks,
             ends,
@@ -81,6 +84,9 @@ impl Sim {
         loop {
             let mut moved = false;
             for n in 0..2 {
+                if self.net.nodes[n].asleep {
+                    continue;
+                }
                 let now = self.net.now;
                 for (_, packet) in std::mem::take(&mut self.net.nodes[n].inbox) {
                     self.stacks[n].handle_packet(now, &packet);
@@ -119,13 +125,11 @@ impl Sim {
 
     fn use_stream(&mut self, n: usize) {
         let (stack, end, now) = (&mut self.stacks[n], &mut self.ends[n], self.net.now);
-        let limit = if self.slow {
-            usize::try_from(self.net.elapsed().as_millis() * SLOW)
+        let limit = self.rate.map_or(end.to_send.len(), |rate| {
+            usize::try_from(self.net.elapsed().as_millis() * rate)
                 .unwrap_or(usize::MAX)
                 .min(end.to_send.len())
-        } else {
-            end.to_send.len()
-        };
+        });
         let Some(socket) = end.socket.filter(|_| end.failed.is_none()) else {
             return;
         };
@@ -168,7 +172,8 @@ impl Sim {
     fn run(&mut self, span: Duration, mut done: impl FnMut(&Self) -> bool) {
         let end = self.net.now + span;
         while !done(self) {
-            let stack = self.stacks.iter().filter_map(Stack::poll_timeout).min();
+            let awake = (0..2).filter(|n| !self.net.nodes[*n].asleep);
+            let stack = awake.filter_map(|n| self.stacks[n].poll_timeout()).min();
             let next = self
                 .net
                 .next_event()
@@ -255,7 +260,7 @@ fn streams_survive_rough_links_and_outages() {
 fn a_stream_survives_a_total_outage() {
     for seed in 100..106 {
         let mut sim = Sim::new(seed, 1_000_000);
-        sim.slow = true;
+        sim.rate = Some(SLOW);
         sim.dial();
         sim.run(MS(300), Sim::complete);
         (sim.net.udp.up, sim.net.derp.up) = (false, false);
@@ -267,11 +272,56 @@ fn a_stream_survives_a_total_outage() {
 }
 
 #[test]
+fn a_stream_goes_on_at_once_after_a_sleep() {
+    // Longer than a WireGuard session lives, too.
+    let mut worst = Duration::ZERO;
+    for seed in 300..340 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let (sleeper, relayed) = (rng.random_range(0..2), rng.random_ratio(1, 3));
+        let span = Duration::from_secs([60, 115, 150, 178, 200, 280][rng.random_range(0..6)]);
+        let mut sim = Sim::new(seed, 1_500_000);
+        sim.rate = Some(TRICKLE);
+        sim.net.udp = Link::clean(rng.random_range(1..40));
+        let now = sim.net.now;
+        sim.net.nodes[0].mesh.set_blocked(now, relayed);
+        sim.dial();
+        sim.run(MS(rng.random_range(2000..5000)), |_| false);
+        assert_eq!(sim.net.direct(0, 1).is_none(), relayed, "seed {seed}");
+        sim.net.set_asleep(sleeper, true);
+        sim.run(span, |_| false);
+        sim.net.set_asleep(sleeper, false);
+        sim.pump();
+        // Both hear from each other again, each with what the other has sent
+        // since: repetitions of what was lost come first.
+        let (woke, got) = (sim.net.now, sim.ends[1 - sleeper].got.len());
+        sim.run(Duration::from_secs(20), |sim| {
+            sim.ends[1 - sleeper].got.len() > got
+        });
+        let silent = sim.net.now - woke;
+        worst = worst.max(silent);
+        let what = format!("seed {seed}, node {sleeper} for {span:?}, relayed {relayed}");
+        assert!(silent < MS(500), "{what}: silent for {silent:?}");
+        for end in &sim.ends {
+            assert_eq!(end.failed, None, "{what}");
+        }
+        // Nothing is lost, and what piled up is made up for.
+        sim.run(Duration::from_secs(20), |_| false);
+        for (n, end) in sim.ends.iter().enumerate() {
+            let other = &sim.ends[1 - n];
+            assert!(end.got == other.to_send[..end.got.len()], "{what}");
+            let behind = other.sent - end.got.len();
+            assert!(behind < 10_000, "{what}: {behind} bytes behind");
+        }
+    }
+    println!("longest silence after a sleep: {worst:?}");
+}
+
+#[test]
 fn blocked_udp_is_bridged_by_the_relay_within_a_second() {
     let mut worst = Duration::ZERO;
     for seed in 200..240 {
         let mut sim = Sim::new(seed, 2_000_000);
-        sim.slow = true;
+        sim.rate = Some(SLOW);
         sim.net.udp = Link::clean(1 + seed % 40);
         sim.net.derp = Link::clean(20);
         sim.dial();

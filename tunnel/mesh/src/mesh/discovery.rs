@@ -130,6 +130,18 @@ impl Mesh {
                     },
                 );
             }
+            Action::PingRelay { len } => {
+                let Some(peer) = self.peers.get_mut(&index) else {
+                    return;
+                };
+                let relay = peer.relay();
+                let tx = peer.paths.note_ping(now, relay, len, None, &mut self.rng);
+                let ping = Message::Ping {
+                    tx,
+                    node_key: Some(self.node_public),
+                };
+                self.send_disco(index, relay, len, &ping);
+            }
             Action::CallMeMaybe => {
                 let endpoints = if self.blocked {
                     Vec::new()

@@ -122,6 +122,7 @@ impl Mesh {
             .set_keepalive(now, config.keepalive, &mut self.rng);
         if peer.config.home_region != config.home_region {
             peer.tunnel.nudge(now, &mut self.rng);
+            peer.paths.relay_changed();
         }
         peer.config = config;
     }

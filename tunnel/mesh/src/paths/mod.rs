@@ -51,6 +51,8 @@ pub(crate) enum Action {
         to: SocketAddr,
         len: usize,
     },
+    /// Send one through the peer's relay, noted as [`Paths::note_ping`] does.
+    PingRelay { len: usize },
     /// Inner packets may have this size.
     Mtu(usize),
     /// Send our endpoints through the peer's relay.
@@ -113,11 +115,16 @@ pub(crate) struct Answered {
     pub(crate) token: Option<u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Paths {
     candidates: BTreeMap<SocketAddr, Candidate>,
     best: Option<Best>,
+    /// What the direct path carries.
     size: Size,
+    /// What the way through the relay carries.
+    relayed: Size,
+    /// MTU that the owner was told last.
+    told_mtu: usize,
     pings: HashMap<TxId, Sent>,
     last_send: Option<Instant>,
     /// First data sent since anything was heard, over whichever path.
@@ -127,6 +134,26 @@ pub(crate) struct Paths {
     lost: bool,
     blocked: bool,
     actions: VecDeque<Action>,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self {
+            candidates: BTreeMap::new(),
+            best: None,
+            size: Size::default(),
+            relayed: Size::relayed(),
+            told_mtu: BASE_MTU,
+            pings: HashMap::new(),
+            last_send: None,
+            waiting: None,
+            last_call: None,
+            full_probe: None,
+            lost: false,
+            blocked: false,
+            actions: VecDeque::new(),
+        }
+    }
 }
 
 impl Paths {
@@ -148,9 +175,21 @@ impl Paths {
         self.best.as_ref().map(|b| b.addr)
     }
 
-    /// Largest inner packet that fits.
+    /// Largest inner packet that fits. Through the relay goes whatever the
+    /// direct path was proven to carry, as long as that is in doubt.
     pub(crate) fn mtu(&self) -> usize {
-        self.best.as_ref().map_or(BASE_MTU, |_| self.size.mtu())
+        match &self.best {
+            Some(_) => self.size.mtu(),
+            None => self.relayed.mtu(),
+        }
+    }
+
+    /// Tells the owner of another MTU.
+    fn tell_mtu(&mut self) {
+        let mtu = self.mtu();
+        if std::mem::replace(&mut self.told_mtu, mtu) != mtu {
+            self.actions.push_back(Action::Mtu(mtu));
+        }
     }
 
     pub(crate) fn latency(&self) -> Option<Duration> {
@@ -208,8 +247,14 @@ impl Paths {
                     self.ping_sized(now, addr, *len, rng);
                 }
             }
-            None if woke => self.discover(now, true, rng),
-            None => {}
+            None => {
+                for len in self.relayed.sent(now) {
+                    self.actions.push_back(Action::PingRelay { len: *len });
+                }
+                if woke {
+                    self.discover(now, true, rng);
+                }
+            }
         }
     }
 
@@ -236,11 +281,19 @@ impl Paths {
     /// The relay works again: whether the peer should be told, because packets
     /// go that way.
     pub(crate) fn relay_up(&mut self, now: Instant) -> bool {
+        self.relay_changed();
         let matters = self.active(now) && !self.trusted(now);
         if matters {
             self.actions.push_back(Action::Changed(self.direct()));
         }
         matters
+    }
+
+    /// Packets go through another relay, or a new connection to it: nothing is
+    /// known of what that carries.
+    pub(crate) fn relay_changed(&mut self) {
+        self.relayed.restart();
+        self.tell_mtu();
     }
 
     /// An authentic WireGuard packet arrived over UDP from `addr`.
@@ -440,14 +493,21 @@ impl Paths {
     pub(crate) fn ponged(&mut self, now: Instant, tx: TxId, len: usize) -> Option<Answered> {
         let ping = self.pings.remove(&tx)?;
         let rtt = now.duration_since(ping.at);
-        if let Via::Udp(addr) = ping.to
-            && !self.blocked
-        {
-            self.proved(now, Measured { addr, rtt });
-            if self.direct() == Some(addr) && self.size.ponged(ping.at, ping.len, len) {
-                self.actions.push_back(Action::Mtu(self.size.mtu()));
+        match ping.to {
+            Via::Udp(addr) if !self.blocked => {
+                self.proved(now, Measured { addr, rtt });
+                if self.direct() == Some(addr) {
+                    self.size.ponged(ping.at, ping.len, len);
+                }
             }
+            Via::Udp(_) => {}
+            Via::Derp { .. } => self.relayed.ponged(ping.at, ping.len, len),
         }
+        if self.size.is_foreign() || self.relayed.is_foreign() {
+            self.size.set_foreign();
+            self.relayed.set_foreign();
+        }
+        self.tell_mtu();
         Some(Answered {
             via: ping.to,
             rtt,
@@ -603,19 +663,17 @@ impl Paths {
     /// Datagrams of `len` bytes do not fit the path in use.
     pub(crate) fn too_long(&mut self, now: Instant, len: usize) {
         if self.size.too_long(now, len) {
-            self.actions.push_back(Action::Mtu(self.size.mtu()));
+            self.tell_mtu();
             // What was sent in that size is lost: repeat it.
             self.actions.push_back(Action::Changed(self.direct()));
         }
     }
 
-    /// Nothing is known of what the path carries.
+    /// Another path is in use: nothing is known of what it carries, unless it
+    /// is the relay's.
     fn forget_size(&mut self) {
-        let before = self.size.mtu();
         self.size.restart();
-        if before != BASE_MTU {
-            self.actions.push_back(Action::Mtu(BASE_MTU));
-        }
+        self.tell_mtu();
     }
 
     fn drop_best(&mut self, now: Instant) {

@@ -1,4 +1,4 @@
-//! How large a datagram the direct path to a peer carries.
+//! How large a datagram the way to a peer carries.
 //!
 //! Every path carries what a usual ping measures. Larger datagrams are tried
 //! with larger pings once data flows, all sizes at the same time, and only a
@@ -9,6 +9,11 @@
 //! A size that was proven has to stay so: heartbeats come in both lengths, and
 //! when the short one is answered and the long one is not, the path is back to
 //! the usual size at once.
+//!
+//! A relay's frames hold more than any datagram here, but whether the peer
+//! knows what larger ones are has to be found out in the same way. There is
+//! one size to try, and nothing to repeat: a connection to a relay has no MTU
+//! that could change.
 
 use std::time::{Duration, Instant};
 
@@ -24,6 +29,9 @@ pub(crate) const BASE_MTU: usize = 1280;
 /// (some clouds), 1500 over IPv6 and IPv4, 9000 and more bytes.
 const LADDER: [usize; 6] = [1392, 1432, 1452, 1472, 8952, MAX_DATAGRAM];
 
+/// What is tried through a relay.
+const RELAYED: [usize; 1] = [MAX_DATAGRAM];
+
 /// Datagrams with data after which larger ones are worth a search.
 const WORTH: u32 = 32;
 
@@ -33,6 +41,8 @@ const AGAIN_MAX: Duration = Duration::from_secs(600);
 
 #[derive(Debug)]
 pub(crate) struct Size {
+    /// Lengths worth a try, the smallest first.
+    ladder: &'static [usize],
     /// Largest datagram that went both ways.
     proven: usize,
     /// The peer answers long pings with short pongs.
@@ -49,7 +59,14 @@ pub(crate) struct Size {
 
 impl Default for Size {
     fn default() -> Self {
+        Self::of(&LADDER)
+    }
+}
+
+impl Size {
+    fn of(ladder: &'static [usize]) -> Self {
         Self {
+            ladder,
             proven: BASE,
             foreign: false,
             carried: 0,
@@ -59,9 +76,12 @@ impl Default for Size {
             short_ok: None,
         }
     }
-}
 
-impl Size {
+    /// Of the way through the peer's relay.
+    pub(crate) fn relayed() -> Self {
+        Self::of(&RELAYED)
+    }
+
     /// Inner MTU that the path allows.
     pub(crate) fn mtu(&self) -> usize {
         if self.proven == BASE {
@@ -80,8 +100,19 @@ impl Size {
     pub(crate) fn restart(&mut self) {
         *self = Self {
             foreign: self.foreign,
-            ..Self::default()
+            ..Self::of(self.ladder)
         };
+    }
+
+    /// The peer answers long pings with short pongs, over whichever path.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.foreign
+    }
+
+    /// Nothing large is to be sent to this peer.
+    pub(crate) fn set_foreign(&mut self) {
+        self.foreign = true;
+        self.lower();
     }
 
     /// A datagram with data goes out. The lengths to be tried now, if any.
@@ -95,8 +126,8 @@ impl Size {
         }
         self.search_at = Some(now + self.again);
         self.again = (self.again * 4).min(AGAIN_MAX);
-        let known = LADDER.partition_point(|len| *len <= self.proven);
-        &LADDER[known..]
+        let known = self.ladder.partition_point(|len| *len <= self.proven);
+        &self.ladder[known..]
     }
 
     /// A ping of `len` bytes was sent over the path.
@@ -107,21 +138,15 @@ impl Size {
     }
 
     /// A ping of `len` bytes, sent at `at`, was answered by a pong of `back`.
-    /// Whether the MTU changed.
-    pub(crate) fn ponged(&mut self, at: Instant, len: usize, back: usize) -> bool {
+    pub(crate) fn ponged(&mut self, at: Instant, len: usize, back: usize) {
         if len <= BASE {
             self.short_ok = self.short_ok.max(Some(at));
-            return false;
+        } else if back < len {
+            self.set_foreign();
+        } else if len >= self.proven {
+            self.long_out = None;
+            self.proven = len;
         }
-        if back < len {
-            self.foreign = true;
-            return self.lower();
-        }
-        if len < self.proven {
-            return false;
-        }
-        self.long_out = None;
-        std::mem::replace(&mut self.proven, len) != len
     }
 
     /// When the long ping has had its time.
@@ -130,7 +155,7 @@ impl Size {
         (self.short_ok? >= out).then(|| out + patience)
     }
 
-    /// A datagram of `len` bytes is too long. Whether the MTU changed.
+    /// A datagram of `len` bytes is too long. Whether that is news.
     pub(crate) fn too_long(&mut self, now: Instant, len: usize) -> bool {
         if len > self.proven {
             return false;
@@ -141,7 +166,7 @@ impl Size {
         self.lower()
     }
 
-    /// Back to the usual size. Whether the MTU changed.
+    /// Back to the usual size. Whether that is another one.
     fn lower(&mut self) -> bool {
         self.long_out = None;
         std::mem::replace(&mut self.proven, BASE) != BASE
@@ -165,10 +190,10 @@ mod tests {
         let mut size = Size::default();
         assert_eq!(size.mtu(), BASE_MTU);
         assert_eq!(busy(&mut size, now), LADDER);
-        assert!(size.ponged(now, 1432, 1432));
-        assert!(size.ponged(now, 1472, 1472));
-        assert!(!size.ponged(now, 1452, 1452), "a smaller one is no news");
-        assert_eq!(size.mtu(), 1440);
+        size.ponged(now, 1432, 1432);
+        size.ponged(now, 1472, 1472);
+        size.ponged(now, 1452, 1452);
+        assert_eq!(size.mtu(), 1440, "a smaller one is no news");
         assert!(size.sent(now).is_empty(), "one search at a time");
         assert_eq!(size.sent(now + AGAIN_MIN), [8952, MAX_DATAGRAM]);
     }
@@ -178,7 +203,8 @@ mod tests {
         let now = Instant::now();
         let mut size = Size::default();
         busy(&mut size, now);
-        assert!(!size.ponged(now, 1452, BASE));
+        size.ponged(now, 1452, BASE);
+        assert!(size.is_foreign());
         assert_eq!(size.mtu(), BASE_MTU);
         assert!(size.sent(now + AGAIN_MAX).is_empty());
         size.restart();
@@ -186,15 +212,28 @@ mod tests {
     }
 
     #[test]
+    fn a_relay_is_asked_once_for_the_largest() {
+        let now = Instant::now();
+        let mut size = Size::relayed();
+        assert_eq!(busy(&mut size, now), [MAX_DATAGRAM]);
+        size.ponged(now, MAX_DATAGRAM, MAX_DATAGRAM);
+        assert_eq!(size.mtu(), crate::MAX_MTU);
+        assert!(size.sent(now + AGAIN_MAX).is_empty());
+        size.restart();
+        assert_eq!(size.mtu(), BASE_MTU);
+        assert_eq!(busy(&mut size, now), [MAX_DATAGRAM]);
+    }
+
+    #[test]
     fn falls_when_only_short_pings_are_answered() {
         let (now, patience) = (Instant::now(), Duration::from_millis(200));
         let mut size = Size::default();
         busy(&mut size, now);
-        assert!(size.ponged(now, 1472, 1472));
+        size.ponged(now, 1472, 1472);
         size.pinged(now, 1472);
         size.pinged(now, BASE);
         assert_eq!(size.deadline(patience), None, "both may be under way");
-        assert!(!size.ponged(now, BASE, BASE));
+        size.ponged(now, BASE, BASE);
         assert_eq!(size.deadline(patience), Some(now + patience));
         let proven = size.long().unwrap();
         assert!(size.too_long(now + patience, proven));

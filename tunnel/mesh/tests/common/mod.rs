@@ -47,7 +47,13 @@ pub(crate) struct Node {
     pub(crate) events: Vec<Event>,
     pub(crate) sent_udp: u64,
     pub(crate) sent_derp: u64,
+    /// Stopped: its clock goes on, and its sockets keep what fits into them.
+    pub(crate) asleep: bool,
+    kept: Vec<Delivery>,
 }
+
+/// Datagrams that wait in the sockets of a node that is asleep.
+const ASLEEP: usize = 200;
 
 #[derive(Clone)]
 enum Delivery {
@@ -145,6 +151,8 @@ impl Net {
             events: Vec::new(),
             sent_udp: 0,
             sent_derp: 0,
+            asleep: false,
+            kept: Vec::new(),
         });
     }
 
@@ -257,6 +265,18 @@ impl Net {
     }
 
     fn deliver(&mut self, delivery: Delivery) {
+        let to = match &delivery {
+            Delivery::Udp { to, .. } => self.by_addr.get(to),
+            Delivery::Derp { to, .. } => self.by_key.get(to),
+        };
+        if let Some(node) = to.and_then(|n| self.nodes.get_mut(*n))
+            && node.asleep
+        {
+            if node.kept.len() < ASLEEP {
+                node.kept.push(delivery);
+            }
+            return;
+        }
         let mut out = vec![0; BUFFER_LEN];
         let now = self.now;
         let (n, received) = match delivery {
@@ -290,16 +310,28 @@ impl Net {
         self.flush(n);
     }
 
+    /// Stops node `n`, or lets it go on with what has arrived meanwhile.
+    pub(crate) fn set_asleep(&mut self, n: usize, asleep: bool) {
+        self.nodes[n].asleep = asleep;
+        if !asleep {
+            for delivery in std::mem::take(&mut self.nodes[n].kept) {
+                self.deliver(delivery);
+            }
+        }
+    }
+
+    /// When a timer of a node that is awake is due.
+    fn next_timer(&self) -> Option<Instant> {
+        let awake = self.nodes.iter().filter(|n| !n.asleep);
+        awake.filter_map(|n| n.mesh.poll_timeout()).min()
+    }
+
     /// Lets `span` pass.
     pub(crate) fn run(&mut self, span: Duration) {
         let end = self.now + span;
         loop {
             let packet = self.queue.keys().next().map(|k| k.0);
-            let timer = self
-                .nodes
-                .iter()
-                .filter_map(|n| n.mesh.poll_timeout())
-                .min();
+            let timer = self.next_timer();
             let Some(next) = packet.into_iter().chain(timer).min().filter(|t| *t <= end) else {
                 break;
             };
@@ -311,11 +343,8 @@ impl Net {
                 continue;
             }
             for n in 0..self.nodes.len() {
-                if self.nodes[n]
-                    .mesh
-                    .poll_timeout()
-                    .is_some_and(|t| t <= self.now)
-                {
+                let node = &self.nodes[n];
+                if !node.asleep && node.mesh.poll_timeout().is_some_and(|t| t <= self.now) {
                     self.wakeups += 1;
                     let now = self.now;
                     self.nodes[n].mesh.handle_timeout(now);
@@ -338,12 +367,7 @@ impl Net {
     /// When something happens next.
     pub(crate) fn next_event(&self) -> Option<Instant> {
         let packet = self.queue.keys().next().map(|k| k.0);
-        let timer = self
-            .nodes
-            .iter()
-            .filter_map(|n| n.mesh.poll_timeout())
-            .min();
-        packet.into_iter().chain(timer).min()
+        packet.into_iter().chain(self.next_timer()).min()
     }
 
     pub(crate) fn direct(&self, n: usize, peer: usize) -> Option<SocketAddr> {
