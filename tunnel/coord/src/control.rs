@@ -25,9 +25,11 @@ use crate::token::ResumeToken;
 
 /// API version asked for: the first with all calls made here.
 const VERSION: &str = "2.0";
-/// How long the coordinator may take to hang up after a goodbye.
+/// How long the closing of a connection may take when nobody waits for it.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// Time to send what is left once all has been said.
+/// Time for the coordinator's answer to a goodbye, and then for closing the
+/// connection. It may be further away than that: what was said reaches it
+/// before the end of the connection does.
 const LINGER: Duration = Duration::from_millis(20);
 /// Longest wait before another attempt while the agent is in use, and for how
 /// long after the loss of a session such hurry makes sense.
@@ -291,18 +293,17 @@ impl Running {
                     while session.responses.recv().await?.is_some() {}
                     Ok::<_, adit_rpc::Error>(())
                 };
-                // A coordinator that does not answer will notice by itself.
-                let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+                let _ = tokio::time::timeout(LINGER, goodbye).await;
                 Ended::Stopped
             }
         };
-        drop(session);
-        // After a goodbye, that of the carrier below is only sent.
         let limit = match ended {
             Ended::Stopped => LINGER,
             Ended::Failed(_) => GOODBYE,
         };
         let _ = tokio::time::timeout(limit, connection.close()).await;
+        // Not before: calls that are given up may overtake what they said.
+        drop(session);
         ended
     }
 

@@ -146,6 +146,23 @@ async fn says_goodbye() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_goodbye_does_not_wait_for_its_answer() {
+    let plane = Plane::start().await;
+    plane.shared.ignore_goodbyes.store(true, Ordering::Relaxed);
+    let conn = dial_agent(&common::client(plane.port), plane.agent, quick(10))
+        .await
+        .unwrap();
+    tokio::time::timeout(Duration::from_millis(900), conn.close())
+        .await
+        .unwrap();
+    let mut goodbyes = plane.shared.goodbyes.subscribe();
+    tokio::time::timeout(Duration::from_secs(2), goodbyes.wait_for(|n| *n == 1))
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refusals_are_reported_at_once() {
     let plane = Plane::start().await;
     let http = common::client(plane.port);

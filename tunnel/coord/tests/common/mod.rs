@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) refuse_tokens: AtomicBool,
     /// Never tell of the agent.
     pub(crate) hide_agent: AtomicBool,
+    /// Do not end a session after its goodbye.
+    pub(crate) ignore_goodbyes: AtomicBool,
     pub(crate) goodbyes: watch::Sender<u32>,
     pub(crate) sessions: watch::Sender<u32>,
     /// Counts up to end all sessions.
@@ -95,6 +97,9 @@ impl TailnetService for Session {
             if request.disconnect.is_some() {
                 self.shared.goodbyes.send_modify(|n| *n += 1);
                 self.shared.node.remove_peer(self.id).await;
+                if self.shared.ignore_goodbyes.load(Ordering::Relaxed) {
+                    continue;
+                }
                 return Ok(());
             }
             if let Some(tunnel) = request.add_tunnel
@@ -275,6 +280,7 @@ impl Plane {
             refuse: AtomicU16::new(0),
             refuse_tokens: AtomicBool::new(false),
             hide_agent: AtomicBool::new(false),
+            ignore_goodbyes: AtomicBool::new(false),
             goodbyes: watch::Sender::new(0),
             sessions: watch::Sender::new(0),
             kick: watch::Sender::new(0),
