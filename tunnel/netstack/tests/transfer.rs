@@ -7,110 +7,11 @@ mod support;
 
 use std::time::Duration;
 
-use adit_netstack::{CongestionControl, StackConfig};
+use support::flows::{BBR, CUBIC, MBIT, Way, mbit, run, using};
 use support::{LinkConfig, Sim};
 
-const MBIT: u64 = 1_000_000;
-const BBR: CongestionControl = CongestionControl::Bbr;
-const CUBIC: CongestionControl = CongestionControl::Cubic;
-
-fn sim(rtt_ms: u64, loss: f64, queue: usize, seed: u64) -> Sim {
-    let link = LinkConfig {
-        rate: 100 * MBIT,
-        delay: Duration::from_micros(rtt_ms * 500),
-        loss,
-        queue,
-        ..LinkConfig::default()
-    };
-    Sim::new(seed, link.clone(), link)
-}
-
-fn using(congestion: CongestionControl) -> impl Fn(&mut StackConfig) {
-    move |config| config.tcp.congestion = congestion
-}
-
-fn mbit(bytes: u64, time: Duration) -> f64 {
-    bytes as f64 * 8.0 / time.as_secs_f64() / 1e6
-}
-
-fn trace(sim: &Sim, since: &mut [u64]) {
-    for (transfer, since) in sim.transfers.iter().zip(since) {
-        let Some(id) = transfer.sender else { continue };
-        let s = sim.hosts[transfer.from].tcp_stats(id).unwrap();
-        println!(
-            "{:7.1?} {:6.1} Mbit/s cwnd {:7} flight {:7} paced {:6.1} rate {:6.1} rtt {:.1?}/{:.1?} \
-             repeats {} timeouts {} probes {} spurious {} queued {} drops {:?}",
-            sim.now,
-            mbit(transfer.read - *since, Duration::from_millis(100)),
-            s.cwnd,
-            s.in_flight,
-            s.pacing_rate as f64 * 8e-6,
-            s.delivery_rate as f64 * 8e-6,
-            s.srtt,
-            s.min_rtt,
-            s.retransmits,
-            s.timeouts,
-            s.tail_probes,
-            s.spurious,
-            s.send_queued,
-            sim.drops(),
-        );
-        *since = transfer.read;
-    }
-}
-
-fn run(sim: &mut Sim, until: Duration) {
-    if std::env::var_os("ADIT_TRACE").is_some() {
-        let mut since = vec![0; sim.transfers.len()];
-        while sim.now < until {
-            sim.run_until(sim.now + Duration::from_millis(100));
-            trace(sim, &mut since);
-        }
-    }
-    sim.run_until(until);
-}
-
-/// Mbit/s of payload that one flow gets in ten seconds from its SYN.
-fn goodput(congestion: CongestionControl, rtt_ms: u64, loss: f64, queue: usize, seed: u64) -> f64 {
-    let mut sim = sim(rtt_ms, loss, queue, seed);
-    let from = sim.host(using(congestion));
-    let to = sim.host(using(congestion));
-    let transfer = sim.transfer(from, to, u64::MAX);
-    let time = Duration::from_secs(10);
-    run(&mut sim, time);
-    let got = mbit(sim.transfers[transfer].read, time);
-    println!("{congestion:?}, {rtt_ms} ms, loss {loss}, queue {queue}: {got:.1} Mbit/s");
-    got
-}
-
-fn setting<T: std::str::FromStr>(name: &str, default: T) -> T {
-    let value = std::env::var(name).ok();
-    value.and_then(|v| v.parse().ok()).unwrap_or(default)
-}
-
-/// Runs one case given by the environment; for looking into a case.
-#[test]
-#[ignore = "a tool, not a test"]
-fn one() {
-    let congestion = if setting("CUBIC", 0) > 0 { CUBIC } else { BBR };
-    let (rtt, loss) = (setting("RTT", 40), setting("LOSS", 0.0));
-    let (queue, seed) = (setting("QUEUE", 512), setting("SEED", 1));
-    goodput(congestion, rtt, loss, queue, seed);
-}
-
-#[test]
-#[ignore = "a tool, not a test"]
-fn seeds() {
-    for (rtt, loss, queue, _) in CASES {
-        let mut all: Vec<f64> = (1..21)
-            .map(|seed| goodput(BBR, rtt, loss, queue, seed))
-            .collect();
-        all.sort_by(f64::total_cmp);
-        println!(
-            "== {rtt} ms, loss {loss}, queue {queue}: {:.1} {:.1} {:.1}",
-            all[0], all[9], all[19]
-        );
-    }
+fn sim(rtt: u64, loss: f64, queue: usize, seed: u64) -> Sim {
+    Way::new(rtt, loss, queue).seed(seed).sim()
 }
 
 /// RTT, loss, queue, least Mbit/s.
@@ -136,62 +37,18 @@ const CASES: [(u64, f64, usize, f64); 15] = [
 fn one_flow_fills_the_link_whatever_its_loss_and_queue() {
     let slow: Vec<_> = CASES
         .into_iter()
-        .filter(|&(rtt, loss, queue, least)| goodput(BBR, rtt, loss, queue, 1) < least)
+        .filter(|&(rtt, loss, queue, least)| Way::new(rtt, loss, queue).goodput(BBR) < least)
         .collect();
     assert!(slow.is_empty(), "{slow:?}");
 }
 
 #[test]
 fn cubic_fills_a_link_without_loss() {
-    assert!(goodput(CUBIC, 40, 0.0, 512, 1) >= 86.0);
-    assert!(goodput(CUBIC, 100, 0.0, 512, 1) >= 80.0);
-    assert!(goodput(CUBIC, 40, 0.0, 32, 1) >= 70.0);
+    assert!(Way::new(40, 0.0, 512).goodput(CUBIC) >= 86.0);
+    assert!(Way::new(100, 0.0, 512).goodput(CUBIC) >= 80.0);
+    assert!(Way::new(40, 0.0, 32).goodput(CUBIC) >= 70.0);
     // The bound of any such flow is 1.22 · MSS / (RTT · √loss) = 9.4.
-    assert!(goodput(CUBIC, 40, 0.001, 512, 1) >= 9.0);
-}
-
-/// Part of the payload that the first of two flows gets, from `settle` on.
-fn share(
-    first: CongestionControl,
-    second: CongestionControl,
-    rtt: u64,
-    queue: usize,
-    delay_ms: u64,
-) -> (f64, f64) {
-    let mut sim = sim(rtt, 0.0, queue, 7);
-    let hosts: Vec<usize> = [first, first, second, second]
-        .into_iter()
-        .map(|congestion| sim.host(using(congestion)))
-        .collect();
-    sim.transfer(hosts[0], hosts[1], u64::MAX);
-    run(&mut sim, Duration::from_millis(delay_ms));
-    sim.transfer(hosts[2], hosts[3], u64::MAX);
-    let settled = Duration::from_secs(10);
-    run(&mut sim, settled);
-    let before: Vec<u64> = sim.transfers.iter().map(|t| t.read).collect();
-    run(&mut sim, settled + Duration::from_secs(20));
-    let got: Vec<f64> = sim
-        .transfers
-        .iter()
-        .zip(before)
-        .map(|(t, before)| mbit(t.read - before, Duration::from_secs(20)))
-        .collect();
-    println!("{first:?} and {second:?}, {rtt} ms, queue {queue}, {delay_ms} ms later: {got:.1?}");
-    (got[0] / (got[0] + got[1]), got[0] + got[1])
-}
-
-/// As `one`, for two flows; the second is CUBIC if so asked.
-#[test]
-#[ignore = "a tool, not a test"]
-fn two() {
-    let second = if setting("CUBIC", 0) > 0 { CUBIC } else { BBR };
-    let (rtt, queue, delay) = (
-        setting("RTT", 40),
-        setting("QUEUE", 512),
-        setting("DELAY", 10),
-    );
-    let (part, sum) = share(BBR, second, rtt, queue, delay);
-    println!("{part:.2} of {sum:.1}");
+    assert!(Way::new(40, 0.001, 512).goodput(CUBIC) >= 9.0);
 }
 
 #[test]
@@ -204,26 +61,34 @@ fn two_flows_share_the_link() {
         (40, 10_000, 2000),
         (20, 512, 2000),
     ] {
-        let (part, sum) = share(BBR, BBR, rtt, queue, delay);
+        let way = Way::new(rtt, 0.0, queue).seed(7);
+        let (part, sum) = way.share([BBR, BBR], delay);
         assert!((0.35..=0.65).contains(&part), "{part}");
-        assert!(sum > 80.0, "{sum}");
+        assert!(sum > 77.0, "{sum}");
     }
 }
 
 #[test]
 fn a_flow_leaves_room_for_cubic() {
-    for (queue, delay, most) in [
-        (512, 10, 0.7),
-        (512, 2000, 0.7),
-        (32, 2000, 0.8),
-        (64, 2000, 0.8),
-        (10_000, 2000, 0.7),
+    let mut crowded = Vec::new();
+    for (queue, later) in [
+        (32, 10),
+        (32, 2000),
+        (64, 2000),
+        (128, 2000),
+        (512, 10),
+        (512, 2000),
+        (10_000, 2000),
     ] {
-        let (part, sum) = share(BBR, CUBIC, 40, queue, delay);
-        assert!(part < most, "{part}");
+        let way = Way::new(40, 0.0, queue).seed(7);
+        let (part, sum) = way.share([BBR, CUBIC], later);
         assert!(part > 0.1, "{part}");
         assert!(sum > 80.0, "{sum}");
+        if part > 0.7 {
+            crowded.push((queue, later, part));
+        }
     }
+    assert!(crowded.is_empty(), "{crowded:?}");
 }
 
 #[test]
@@ -432,7 +297,7 @@ fn a_slow_way_back_for_acknowledgements_costs_little() {
 /// A run in which the first flight times out.
 #[test]
 fn a_bad_start_is_made_good() {
-    assert!(goodput(BBR, 100, 0.005, 512, 14) > 70.0);
+    assert!(Way::new(100, 0.005, 512).seed(14).goodput(BBR) > 70.0);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Stacks joined by a simulated bottleneck in virtual time.
 #![allow(dead_code, clippy::unwrap_used, missing_docs)]
 
+pub(crate) mod flows;
 pub(crate) mod lines;
 pub(crate) mod wire;
 

@@ -8,9 +8,12 @@
 //!   threshold of 2 % is widened by the statistical spread of such losses.
 //! - A probe ends with the first queue of half a round trip that brings no more
 //!   rate, and comes every 1 to 1.5 s: queues stay short, and flows that start
-//!   late get their share sooner. After a probe that cost too many losses the
-//!   next comes after 2 to 3 s, as in the draft: where queues are too short to
-//!   be seen, probes are what others suffer from.
+//!   late get their share sooner.
+//! - Where queues are too short to be seen by a probe, probes are what others
+//!   suffer from: after one that cost too many losses the next comes after 3.5
+//!   to 4.5 s, and if a queue had grown while this flow did not, which others
+//!   must have filled, it sends at 65 % of its rate until then.
+//! - The short-term bounds are never raised by a loss.
 //! - The upper bound on the volume in flight grows from 1/32 of the window per
 //!   round on, not from one segment.
 //! - RTT samples as good as the minimum postpone the next drain of the path.
@@ -51,6 +54,12 @@ const LEAST_LOSSES: u64 = 3;
 const FULL_BW_ROUNDS: u32 = 3;
 /// Lost segments in a round that end startup if the rate is above the threshold.
 const STARTUP_LOSSES: u64 = 6;
+/// Least time to the next probe after one that cost too many losses.
+const COSTLY_WAIT: Nanos = 3500 * MILLIS;
+/// Rounds with a growing queue that show that others use the path.
+const CROWD_ROUNDS: u32 = 2;
+/// Part of its rate at which a flow goes on after it cost others losses.
+const YIELD: f64 = 0.65;
 const PROBE_RTT_INTERVAL: Nanos = 5 * SECS;
 const MIN_RTT_WINDOW: Nanos = 10 * SECS;
 const PROBE_RTT_DURATION: Nanos = 200 * MILLIS;
@@ -132,6 +141,12 @@ pub(crate) struct Bbr {
     // Probing cycle.
     cycle_at: Nanos,
     probe_wait: Nanos,
+    /// The last probe cost too many losses.
+    costly: bool,
+    /// Rounds since then in which others filled the queue, and the least RTT of
+    /// a round of the cruise.
+    crowd_rounds: u32,
+    cruise_rtt: Nanos,
     rounds_since_probe: u64,
     ack_phase: AckPhase,
     probe_samples: bool,
@@ -188,6 +203,9 @@ impl Bbr {
             idle_restart: false,
             cycle_at: now,
             probe_wait: 2 * SECS,
+            costly: false,
+            crowd_rounds: 0,
+            cruise_rtt: Nanos::MAX,
             rounds_since_probe: 0,
             ack_phase: AckPhase::Init,
             probe_samples: false,

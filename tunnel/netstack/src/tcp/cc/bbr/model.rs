@@ -1,7 +1,8 @@
 //! Signals from acknowledgements, and the bounds drawn from them.
 
 use super::{
-    BASE_LOSS_PACKETS, BETA, Bbr, LEAST_LOSSES, LOSS_DEVIATIONS, LOSS_THRESHOLD, State, UNLIMITED,
+    BASE_LOSS_PACKETS, BETA, Bbr, CROWD_ROUNDS, LEAST_LOSSES, LOSS_DEVIATIONS, LOSS_THRESHOLD,
+    State, UNLIMITED, YIELD,
 };
 use crate::tcp::cc::Ack;
 use crate::tcp::rate::RateSample;
@@ -55,6 +56,7 @@ impl Bbr {
         let lost = ack.total_lost - self.loss_mark.0;
         let sent = lost + ack.total_delivered - self.loss_mark.1;
         let queue = self.saw_queue();
+        self.watch_for_others();
         if !queue {
             self.base_sent += sent as f64;
             self.base_lost += (lost as f64).min(LOSS_THRESHOLD * sent as f64);
@@ -79,10 +81,36 @@ impl Bbr {
         if self.inflight_lo == UNLIMITED {
             self.inflight_lo = self.cwnd;
         }
-        self.bw_lo = self.bw_latest.max((self.bw_lo as f64 * BETA) as u64);
-        self.inflight_lo = self
+        let bw = self.bw_latest.max((self.bw_lo as f64 * BETA) as u64);
+        self.bw_lo = self.bw_lo.min(bw);
+        let inflight = self
             .inflight_latest
             .max((self.inflight_lo as f64 * BETA) as u64);
+        self.inflight_lo = self.inflight_lo.min(inflight);
+    }
+
+    /// Counts rounds of a cruise in which the queue grew. Alone on the path the
+    /// flow's own queue can only shrink then, so others fill it.
+    fn watch_for_others(&mut self) {
+        if self.state != State::Cruise || !self.costly || self.round_rtt == Nanos::MAX {
+            return;
+        }
+        self.cruise_rtt = self.cruise_rtt.min(self.round_rtt);
+        let grown = self.round_rtt - self.cruise_rtt > self.min_rtt / 64;
+        let queued = self.round_rtt.saturating_sub(self.min_rtt) > self.min_rtt / 32;
+        if grown && queued {
+            self.crowd_rounds += 1;
+        }
+    }
+
+    /// After a probe that cost too many losses: leaves a part of the rate to
+    /// those that filled the queue between it and the one before.
+    pub(super) fn yield_to_others(&mut self) {
+        if self.crowd_rounds >= CROWD_ROUNDS {
+            self.bw_lo = self.bw_lo.min((self.best_bw() as f64 * YIELD) as u64);
+        }
+        self.crowd_rounds = 0;
+        self.cruise_rtt = Nanos::MAX;
     }
 
     /// Whether `lost` out of `sent` bytes is more than the threshold, with an

@@ -1,7 +1,7 @@
 //! The probing cycle: for more bandwidth, and for the propagation delay.
 
 use super::{
-    AckPhase, BETA, Bbr, MIN_RTT_WINDOW, PROBE_RTT_CWND_GAIN, PROBE_RTT_DURATION,
+    AckPhase, BETA, Bbr, COSTLY_WAIT, MIN_RTT_WINDOW, PROBE_RTT_CWND_GAIN, PROBE_RTT_DURATION,
     PROBE_RTT_INTERVAL, State, UNLIMITED,
 };
 use crate::tcp::cc::Ack;
@@ -14,6 +14,7 @@ impl Bbr {
         self.up_count = UNLIMITED;
         self.rounds_since_probe = self.random(2);
         self.probe_wait = SECS + self.random(500) * MILLIS;
+        self.costly = false;
         self.cycle_at = ack.now;
         self.ack_phase = AckPhase::ProbeStopping;
         self.start_round(ack.total_delivered);
@@ -78,7 +79,7 @@ impl Bbr {
         // As often as a Reno flow of this size would have recovered its window.
         let reno_rounds = (self.target_inflight() / self.mss).min(63);
         let due = ack.now.saturating_sub(self.cycle_at) > self.probe_wait
-            || self.rounds_since_probe >= reno_rounds.max(1);
+            || (!self.costly && self.rounds_since_probe >= reno_rounds.max(1));
         if due {
             self.start_refill(ack);
         }
@@ -140,7 +141,9 @@ impl Bbr {
         if self.state == State::Up {
             self.start_down(ack);
         }
-        self.probe_wait = 2 * SECS + self.random(1000) * MILLIS;
+        self.probe_wait = COSTLY_WAIT + self.random(1000) * MILLIS;
+        self.costly = true;
+        self.yield_to_others();
     }
 
     pub(super) fn raise_inflight_hi(&mut self, ack: &Ack) {
