@@ -16,6 +16,8 @@ pub(crate) const LARGEST_DATA: usize = 32 << 10;
 const QUEUE: usize = 128 << 10;
 /// Longest piece handed to the application.
 const PIECE: usize = 256 << 10;
+/// Runs for which an empty inbox keeps room.
+const KEPT_RUNS: usize = 16;
 
 /// Which of the two output streams of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,24 +43,25 @@ enum Item {
 pub(crate) struct Channel {
     /// The peer's number and limits; none until both sides have agreed.
     pub(crate) peer: Option<Peer>,
-    /// The number the peer will give the channel, if that is known before it
-    /// does: requests may go ahead.
-    pub(crate) presumed: Option<u32>,
+    /// What was sent before the peer gave the channel its number.
+    ahead: Option<Ahead>,
+    /// Refusals that are still to come of requests that went to a wrong
+    /// number.
+    strays: u32,
     /// What we still accept.
     window_in: u32,
     /// What we accept when nothing is queued.
     pub(crate) window_max: u32,
     /// Taken by the application and not granted again yet.
     consumed: u32,
-    /// Adjacent pieces are of different streams.
-    inbox: VecDeque<(Stream, BytesMut)>,
+    inbox: Inbox,
     discard: bool,
     eof_in: bool,
     pub(crate) close_in: bool,
     queue: VecDeque<Item>,
     queued: usize,
     /// Requests sent that the peer has to answer.
-    pub(crate) unanswered: u32,
+    unanswered: u32,
     /// Stands in the line of channels that can send.
     pub(crate) in_line: bool,
     eof_out: bool,
@@ -68,6 +71,54 @@ pub(crate) struct Channel {
     pub(crate) released: bool,
     /// A writer waits for room in the queue.
     pub(crate) wants_room: bool,
+}
+
+/// Requests that go ahead to the number the peer is expected to give.
+#[derive(Debug)]
+struct Ahead {
+    number: u32,
+    /// Those that were sent, should they have to be sent again.
+    sent: Vec<Item>,
+    /// How many of them the peer has refused already.
+    refused: u32,
+}
+
+/// What has arrived and was not taken yet, of both streams in order.
+#[derive(Debug, Default)]
+struct Inbox {
+    data: BytesMut,
+    /// Whose the bytes are, in runs; neighbours are of different streams. A
+    /// peer that changes streams with every byte costs little more than one
+    /// that does not.
+    runs: VecDeque<(Stream, u32)>,
+}
+
+impl Inbox {
+    fn push(&mut self, stream: Stream, data: &[u8], len: u32) {
+        self.data.extend_from_slice(data);
+        match self.runs.back_mut() {
+            Some((last, run)) if *last == stream => *run += len,
+            _ => self.runs.push_back((stream, len)),
+        }
+    }
+
+    fn pop(&mut self) -> Option<(Stream, Bytes)> {
+        let (stream, run) = self.runs.front_mut()?;
+        let stream = *stream;
+        let len = usize::try_from(*run).unwrap_or(usize::MAX).min(PIECE);
+        *run -= u32::try_from(len).unwrap_or(*run);
+        if *run == 0 {
+            self.runs.pop_front();
+        }
+        let piece = if len >= self.data.len() {
+            // Gives the memory away with the data.
+            self.runs.shrink_to(KEPT_RUNS);
+            std::mem::take(&mut self.data)
+        } else {
+            self.data.split_to(len)
+        };
+        Some((stream, piece.freeze()))
+    }
 }
 
 /// The other end of a channel.
@@ -88,9 +139,72 @@ impl Channel {
         }
     }
 
+    /// Bytes that wait here, with what it takes to keep them.
+    #[cfg(feature = "testing")]
+    pub(crate) fn memory_used(&self) -> usize {
+        let queue = self.queued + self.queue.len() * size_of::<Item>();
+        let runs = self.inbox.runs.len() * size_of::<(Stream, u32)>();
+        size_of::<Self>() + self.inbox.data.len() + runs + queue
+    }
+
     /// True if both sides have closed and nobody looks at it any more.
     pub(crate) fn is_over(&self) -> bool {
         self.close_in && self.close_out && self.released
+    }
+
+    /// Lets requests go ahead to this number.
+    pub(crate) fn presume(&mut self, number: u32) {
+        self.ahead = Some(Ahead {
+            number,
+            sent: Vec::new(),
+            refused: 0,
+        });
+    }
+
+    /// The peer refused a request before it gave the channel a number.
+    /// Returns false if there was none.
+    pub(crate) fn refuse_ahead(&mut self) -> bool {
+        match &mut self.ahead {
+            Some(ahead) if ahead.refused < self.unanswered => {
+                ahead.refused += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The peer gave the channel its number. What went to another number is
+    /// sent again: a server refuses requests on a channel it does not have.
+    /// Returns how many requests the peer has refused so far.
+    pub(crate) fn confirm(&mut self, peer: Peer) -> u32 {
+        self.peer = Some(peer);
+        let Some(ahead) = self.ahead.take() else {
+            return 0;
+        };
+        if ahead.number == peer.id {
+            self.unanswered -= ahead.refused;
+            return ahead.refused;
+        }
+        self.strays = self.unanswered - ahead.refused;
+        self.unanswered = 0;
+        for item in ahead.sent.into_iter().rev() {
+            self.queue.push_front(item);
+        }
+        0
+    }
+
+    /// The peer answered a request. Returns false if it was none of those
+    /// that count.
+    pub(crate) fn answered(&mut self, ok: bool) -> bool {
+        if self.strays > 0 && !ok {
+            self.strays -= 1;
+            return false;
+        }
+        self.strays = 0;
+        // An answer that nobody asked for does no harm.
+        let left = self.unanswered.checked_sub(1);
+        self.unanswered = left.unwrap_or(0);
+        left.is_some()
     }
 
     /// Data came in; without a stream, of a kind that has no meaning.
@@ -101,10 +215,9 @@ impl Channel {
             return Err(Error::Unexpected(msg::CHANNEL_DATA));
         }
         let stream = stream.filter(|_| !self.discard && !self.released && !data.is_empty());
-        match (stream, self.inbox.back_mut()) {
-            (None, _) => self.consumed = self.consumed.saturating_add(len),
-            (Some(stream), Some((last, piece))) if *last == stream => piece.extend_from_slice(data),
-            (Some(stream), _) => self.inbox.push_back((stream, BytesMut::from(data))),
+        match stream {
+            None => self.consumed = self.consumed.saturating_add(len),
+            Some(stream) => self.inbox.push(stream, data, len),
         }
         Ok(())
     }
@@ -115,31 +228,23 @@ impl Channel {
 
     /// The next piece of data.
     pub(crate) fn take(&mut self) -> Option<(Stream, Bytes)> {
-        let (stream, first) = self.inbox.front_mut()?;
-        let stream = *stream;
-        let piece = if first.len() > PIECE {
-            first.split_to(PIECE)
-        } else {
-            // Gives the memory away with the data.
-            self.inbox.pop_front()?.1
-        };
+        let (stream, piece) = self.inbox.pop()?;
         let len = u32::try_from(piece.len()).unwrap_or(u32::MAX);
         self.consumed = self.consumed.saturating_add(len);
-        Some((stream, piece.freeze()))
+        Some((stream, piece))
     }
 
     /// No data is queued and none will come.
     pub(crate) fn input_ended(&self) -> bool {
-        self.inbox.is_empty() && (self.eof_in || self.close_in)
+        self.inbox.data.is_empty() && (self.eof_in || self.close_in)
     }
 
     /// Drops what is queued and what will come.
     pub(crate) fn discard(&mut self) {
         self.discard = true;
-        for (_, piece) in std::mem::take(&mut self.inbox) {
-            let len = u32::try_from(piece.len()).unwrap_or(u32::MAX);
-            self.consumed = self.consumed.saturating_add(len);
-        }
+        let len = std::mem::take(&mut self.inbox).data.len();
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        self.consumed = self.consumed.saturating_add(len);
     }
 
     /// What the peer should be granted now, if that is worth a message.
@@ -217,7 +322,7 @@ impl Channel {
     pub(crate) fn can_send(&self) -> bool {
         match (&self.peer, self.queue.front()) {
             (_, None) => false,
-            (None, Some(Item::Request(..))) => self.presumed.is_some(),
+            (None, Some(Item::Request(..))) => self.ahead.is_some(),
             (None, _) => false,
             (Some(peer), Some(Item::Data(..))) => peer.window > 0,
             _ => true,
@@ -233,8 +338,8 @@ impl Channel {
         if !self.can_send() {
             return Ok(());
         }
-        let id = self.peer.map(|peer| peer.id).or(self.presumed);
-        let Some(id) = id else {
+        let ahead = self.ahead.as_ref().map(|ahead| ahead.number);
+        let Some(id) = self.peer.map(|peer| peer.id).or(ahead) else {
             return Ok(());
         };
         match self.queue.front() {
@@ -278,7 +383,11 @@ impl Channel {
                     out.put_string(kind);
                     out.put_bool(wants_answer);
                     out.put(&body);
-                })
+                })?;
+                if let Some(ahead) = &mut self.ahead {
+                    ahead.sent.push(Item::Request(kind, wants_answer, body));
+                }
+                Ok(())
             }
             Some(Item::Eof) => {
                 self.queue.pop_front();

@@ -70,9 +70,6 @@ pub enum Error {
     /// The server wants more than that the method `none` is asked for.
     #[error("the server refused the login")]
     Refused,
-    /// The server does not number channels as its identification promises.
-    #[error("unexpected number of a channel")]
-    ChannelNumber,
     /// The peer makes this side queue more than it may.
     #[error("too many unanswered {0}")]
     TooMany(&'static str),
@@ -108,7 +105,6 @@ impl Error {
             | Self::Unexpected(_)
             | Self::UnknownChannel { .. }
             | Self::Window
-            | Self::ChannelNumber
             | Self::TooMany(_) => reason::PROTOCOL_ERROR,
             Self::Integrity => reason::MAC_ERROR,
             Self::NoCommonAlgorithm(_) | Self::KeyExchange(_) | Self::Crypto(_) => {

@@ -41,6 +41,11 @@ pub enum Open {
         /// Port of the originator.
         originator_port: u32,
     },
+    /// A server's: OpenSSH's PROTOCOL §2.4.
+    ForwardedStreamlocal {
+        /// The socket the server listens on.
+        path: Vec<u8>,
+    },
     /// A server's: a connection to the client's SSH agent.
     Agent,
 }
@@ -59,6 +64,9 @@ impl Open {
                     port: reader.u32()?,
                     originator: text(reader.string()?),
                     originator_port: reader.u32()?,
+                },
+                "forwarded-streamlocal@openssh.com" => Self::ForwardedStreamlocal {
+                    path: reader.string()?.to_vec(),
                 },
                 "auth-agent@openssh.com" => Self::Agent,
                 _ => return Ok(None),

@@ -11,6 +11,8 @@ mod join;
 mod login;
 #[cfg(test)]
 mod pairs;
+#[cfg(feature = "testing")]
+mod testing;
 #[cfg(test)]
 mod tests;
 

@@ -451,6 +451,12 @@ impl Transport {
     /// Sends NEWKEYS, and from then on under the new keys.
     fn switch(&mut self, terms: &Terms, secret: &[u8], exchange_hash: &[u8]) -> Result<(), Error> {
         self.emit(|out| out.put_u8(msg::NEWKEYS))?;
+        self.renew(terms, secret, exchange_hash)
+    }
+
+    /// Takes the new keys: for what is sent at once, for what comes after the
+    /// peer's NEWKEYS.
+    fn renew(&mut self, terms: &Terms, secret: &[u8], exchange_hash: &[u8]) -> Result<(), Error> {
         let first = self.session_id.is_none();
         let session_id = self
             .session_id
@@ -503,6 +509,46 @@ impl Transport {
             self.emit(|out| out.put(&message))?;
         }
         Ok(())
+    }
+
+    /// Ends the first key exchange with keys that everybody knows, as if
+    /// nothing but encrypted packets had to be sent any more.
+    #[cfg(feature = "testing")]
+    pub(crate) fn assume_keys(&mut self, line: &[u8], offer: Vec<u8>) -> Result<(), Error> {
+        let Kex::Sent { ours, .. } = std::mem::replace(&mut self.kex, Kex::Idle) else {
+            return Err(Error::Unexpected(msg::KEXINIT));
+        };
+        let agreed = algo::agree(self.side, offer.get(1..).unwrap_or_default())?;
+        self.peer_line = Some(line.to_vec());
+        self.strict = agreed.strict;
+        self.wants_ext_info = agreed.wants_ext_info;
+        self.out.clear();
+        (self.in_seq, self.out_seq) = (0, 0);
+        let terms = Terms {
+            ours,
+            theirs: offer,
+            agreed,
+        };
+        self.renew(&terms, &[0; 4], &[0; 32])?;
+        if let Kex::NewKeys { opener } = std::mem::replace(&mut self.kex, Kex::Idle) {
+            self.opener = *opener;
+        }
+        Ok(())
+    }
+
+    /// Our KEXINIT while the first key exchange runs.
+    #[cfg(feature = "testing")]
+    pub(crate) fn offer(&self) -> Option<&[u8]> {
+        match &self.kex {
+            Kex::Sent { ours, .. } => Some(ours),
+            _ => None,
+        }
+    }
+
+    /// Bytes that wait here.
+    #[cfg(feature = "testing")]
+    pub(crate) fn memory_used(&self) -> usize {
+        self.out.len() + self.deferred_len
     }
 
     /// From the order client to server, server to client.

@@ -14,13 +14,13 @@ mod mesh;
 mod ssh;
 
 pub use mesh::mesh;
-pub use ssh::ssh;
+pub use ssh::{ssh, ssh_client, ssh_server};
 
 /// A decoder under test.
 pub type Target = fn(&[u8]);
 
 /// All decoders, by the name of their fuzz target and corpus.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("derp", derp),
     ("disco", disco),
     ("drpc", drpc),
@@ -30,6 +30,8 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("protobuf", protobuf),
     ("sse", sse),
     ("ssh", ssh),
+    ("ssh_client", ssh_client),
+    ("ssh_server", ssh_server),
     ("stun", stun),
     ("websocket", websocket),
     ("yamux", yamux),

@@ -222,6 +222,9 @@ impl Session {
             number,
             msg::CHANNEL_OPEN_CONFIRMATION | msg::CHANNEL_OPEN_FAILURE
         );
+        if number == msg::CHANNEL_FAILURE && channel.refuse_ahead() {
+            return Ok(());
+        }
         // The peer has closed the channel, or does not know it yet.
         if channel.close_in || channel.peer.is_none() != opening {
             return Err(Error::Unexpected(number));
@@ -236,12 +239,13 @@ impl Session {
                 if peer.packet == 0 {
                     return Err(Error::Malformed("CHANNEL_OPEN_CONFIRMATION"));
                 }
-                if channel.presumed.is_some_and(|id| id != peer.id) {
-                    return Err(Error::ChannelNumber);
+                let refused = channel.confirm(peer);
+                let id = ChannelId(id);
+                self.events.push_back(Event::Opened(id));
+                for _ in 0..refused {
+                    self.events.push_back(Event::Answered { id, ok: false });
                 }
-                channel.peer = Some(peer);
-                self.events.push_back(Event::Opened(ChannelId(id)));
-                self.settle(id);
+                self.settle(id.0);
             }
             msg::CHANNEL_OPEN_FAILURE => {
                 let code = reader.u32()?;
@@ -285,14 +289,10 @@ impl Session {
                 });
             }
             _ => {
-                // CHANNEL_SUCCESS or CHANNEL_FAILURE. One that nobody asked
-                // for does no harm.
-                if let Some(left) = channel.unanswered.checked_sub(1) {
-                    channel.unanswered = left;
-                    self.events.push_back(Event::Answered {
-                        id: ChannelId(id),
-                        ok: number == msg::CHANNEL_SUCCESS,
-                    });
+                let ok = number == msg::CHANNEL_SUCCESS;
+                if channel.answered(ok) {
+                    let id = ChannelId(id);
+                    self.events.push_back(Event::Answered { id, ok });
                 }
             }
         }

@@ -13,7 +13,9 @@ use crate::session::login::{CONNECTION, NONE, USERAUTH};
 use crate::wire::Write;
 
 /// Servers, by their identification, that give their channels the numbers 0,
-/// 1 and so on: requests on the first may follow its opening at once.
+/// 1 and so on: requests on the first may follow its opening at once. Should
+/// the number be another one, such a server refuses the requests, and they are
+/// sent again.
 const COUNTING: &[&[u8]] = &[b"SSH-2.0-Go"];
 
 impl Session {
@@ -67,7 +69,7 @@ impl Session {
             && counting
             && let Some(channel) = self.channels.get_mut(&0)
         {
-            channel.presumed = Some(0);
+            channel.presume(0);
             self.settle(0);
         }
     }

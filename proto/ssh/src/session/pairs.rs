@@ -12,7 +12,8 @@ use crate::error::{Deadline, Error};
 use crate::request::{
     ChannelId, Global, GlobalAnswer, Open, OpenOut, Refusal, Request, RequestOut,
 };
-use crate::{Config, Stream, rsa};
+use crate::wire::Write as _;
+use crate::{Config, Stream, msg, rsa};
 
 /// One side, and what it has not read yet.
 struct End {
@@ -197,6 +198,114 @@ fn unknown_servers_number_their_channels_themselves() {
             ..
         }]
     ));
+}
+
+/// A server that does not count after all: what was sent to the wrong number
+/// is refused, sent again, and its refusal counts for nothing. The refusals
+/// may come before the number or after it.
+#[test]
+fn requests_to_a_wrong_number_are_sent_again() {
+    for before in [false, true] {
+        let mut pair = Pair::new(client_config(), server_config());
+        pair.server.session.next_channel = 5;
+        let id = pair.open_session();
+        let env = RequestOut::Env {
+            name: "A".into(),
+            value: "b".into(),
+        };
+        pair.client.session.request(id, &env, false);
+        pair.client.session.request(id, &RequestOut::Agent, true);
+        pair.client.session.request(id, &RequestOut::Shell, true);
+        pair.settle();
+        let events = pair.server.events();
+        let [_, Event::Open { id: there, .. }] = events[..] else {
+            panic!("{events:?}");
+        };
+        let refuse = |server: &mut Session| {
+            server.transport.emit(|out| {
+                out.put_u8(msg::CHANNEL_FAILURE);
+                out.put_u32(id.0);
+            })
+        };
+        let server = &mut pair.server.session;
+        if before {
+            refuse(server).unwrap();
+            refuse(server).unwrap();
+        }
+        server.accept(there).unwrap();
+        if !before {
+            refuse(server).unwrap();
+            refuse(server).unwrap();
+        }
+        pair.settle();
+        assert!(pair.client.events().contains(&Event::Opened(id)));
+        let kinds: Vec<_> = pair.server.events();
+        assert!(
+            matches!(
+                &kinds[..],
+                [
+                    Event::Request { request: Request::Env { .. }, id: a, .. },
+                    Event::Request { request: Request::Agent, id: b, .. },
+                    Event::Request { request: Request::Shell, id: c, .. },
+                ] if [*a, *b, *c] == [there; 3]
+            ),
+            "{kinds:?}"
+        );
+        let server = &mut pair.server.session;
+        server.answer(there, false).unwrap();
+        server.answer(there, true).unwrap();
+        pair.settle();
+        let answered = |ok| Event::Answered { id, ok };
+        assert_eq!(pair.client.events(), [answered(false), answered(true)]);
+    }
+}
+
+/// What is refused before the channel has its number, but under the right
+/// one, is refused.
+#[test]
+fn early_refusals_under_the_right_number_count() {
+    let mut pair = Pair::new(client_config(), server_config());
+    let id = pair.open_session();
+    pair.client.session.request(id, &RequestOut::Shell, true);
+    pair.settle();
+    let server = &mut pair.server.session;
+    let refusal = server.transport.emit(|out| {
+        out.put_u8(msg::CHANNEL_FAILURE);
+        out.put_u32(id.0);
+    });
+    refusal.unwrap();
+    server.accept(ChannelId(0)).unwrap();
+    pair.settle();
+    let events = pair.client.events();
+    let expected = [Event::Opened(id), Event::Answered { id, ok: false }];
+    assert!(events.ends_with(&expected), "{events:?}");
+}
+
+/// What arrives stays in order, and changing streams costs no more than
+/// room for a few bytes each time.
+#[test]
+fn streams_may_alternate() {
+    let mut pair = Pair::new(client_config(), server_config());
+    let (here, there) = pair.session_channel();
+    let pieces: Vec<_> = (0..40_000u32)
+        .map(|i| match i % 3 {
+            0 => (Stream::Stderr, Bytes::copy_from_slice(&[i as u8])),
+            _ => (Stream::Data, Bytes::copy_from_slice(&[i as u8, 1])),
+        })
+        .collect();
+    for (stream, piece) in &pieces {
+        pair.server.session.send(there, *stream, piece.clone());
+    }
+    pair.settle();
+    let read = pair.client.read_all(here);
+    let mut expected: Vec<(Stream, Vec<u8>)> = Vec::new();
+    for (stream, piece) in pieces {
+        match expected.last_mut() {
+            Some((last, text)) if *last == stream => text.extend_from_slice(&piece),
+            _ => expected.push((stream, piece.to_vec())),
+        }
+    }
+    assert!(read.iter().map(|(s, b)| (*s, b.to_vec())).eq(expected));
 }
 
 #[test]
