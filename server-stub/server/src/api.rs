@@ -10,8 +10,10 @@ mod logs;
 mod organizations;
 pub(crate) mod pages;
 mod parameters;
+mod provisioners;
 mod session;
 mod templates;
+mod terminal;
 mod users;
 mod versions;
 mod watch;
@@ -36,8 +38,10 @@ pub(crate) fn routes() -> Router<App> {
         .merge(logs::routes())
         .merge(organizations::routes())
         .merge(parameters::routes())
+        .merge(provisioners::routes())
         .merge(session::routes())
         .merge(templates::routes())
+        .merge(terminal::routes())
         .merge(users::routes())
         .merge(versions::routes())
         .merge(watch::routes())

@@ -42,6 +42,7 @@ pub struct Shared {
     pub(crate) coord: crate::coord::State,
     pub(crate) derp: crate::derp::State,
     pub(crate) provision: crate::provision::State,
+    pub(crate) reach: crate::reach::State,
 }
 
 impl Deref for App {
@@ -76,6 +77,7 @@ impl App {
             coord,
             derp,
             provision,
+            reach: crate::reach::State::default(),
             config,
         })))
     }

@@ -30,6 +30,7 @@ pub(crate) mod pattern;
 mod prebuilds;
 mod provision;
 pub mod pubsub;
+mod reach;
 mod rpc;
 pub(crate) mod schedule;
 pub(crate) mod search;

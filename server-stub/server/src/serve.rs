@@ -166,7 +166,7 @@ fn collapse_slashes(uri: &mut http::Uri) {
 }
 
 /// An address others can connect to.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
+pub(crate) fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(if address.is_ipv4() {
             std::net::Ipv4Addr::LOCALHOST.into()

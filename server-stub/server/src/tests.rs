@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod deployment;
 mod limits;
+mod provisioners;
 
 use std::time::Duration;
 
@@ -165,6 +167,20 @@ async fn strangers_see_nothing_of_a_workspace() {
         ("GET", format!("workspaceagents/{agent}/logs")),
         ("GET", format!("workspaceagents/{agent}/watch-metadata")),
         ("GET", format!("workspaceagents/{agent}/listening-ports")),
+        ("GET", format!("workspaceagents/{agent}/containers")),
+        ("GET", format!("workspaceagents/{agent}/containers/watch")),
+        (
+            "POST",
+            format!("workspaceagents/{agent}/containers/devcontainers/x/recreate"),
+        ),
+        (
+            "DELETE",
+            format!("workspaceagents/{agent}/containers/devcontainers/x"),
+        ),
+        (
+            "GET",
+            format!("workspaceagents/{agent}/pty?reconnect={workspace}"),
+        ),
         ("GET", "users/alice".to_owned()),
         ("GET", "users/alice/workspace/dev".to_owned()),
         ("GET", "users/alice/gitsshkey".to_owned()),

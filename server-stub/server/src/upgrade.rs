@@ -23,6 +23,13 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A server's WebSocket.
 pub(crate) type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
+/// What to answer to a request that is no upgrade to a WebSocket.
+pub(crate) fn refusal(request: &Request) -> Option<Response> {
+    server_handshake(request.method(), request.version(), request.headers(), None)
+        .err()
+        .map(|rejection| reject(rejection.status, rejection.message))
+}
+
 /// Answers an upgrade request and runs `serve` on the socket as a tracked
 /// task. The task is dropped when the server shuts down.
 pub(crate) fn websocket<F>(
@@ -134,18 +141,18 @@ impl OneWay {
                 message = self.socket.next() => match message {
                     Some(Ok(Message::Text(_) | Message::Binary(_))) => {
                         let reason = "Clients cannot send messages for one-way WebSockets";
-                        self.say_close(CloseCode::Protocol, reason).await;
+                        say_close(&mut self.socket, CloseCode::Protocol, reason).await;
                         return;
                     }
                     Some(Ok(Message::Close(_)) | Err(_)) | None => {
-                        self.linger().await;
+                        linger(&mut self.socket).await;
                         return;
                     }
                     Some(Ok(_)) => self.answered = true,
                 },
                 _ = self.ping.tick() => {
                     if !std::mem::take(&mut self.answered) {
-                        self.say_close(CloseCode::Away, "Ping failed").await;
+                        say_close(&mut self.socket, CloseCode::Away, "Ping failed").await;
                         return;
                     }
                     if self.write(Message::Ping(Default::default())).await.is_err() {
@@ -157,21 +164,27 @@ impl OneWay {
     }
 
     /// Closes with 1000 and waits for the peer to do the same.
-    pub(crate) async fn close(mut self, reason: &'static str) {
-        self.say_close(CloseCode::Normal, reason).await;
-        self.linger().await;
+    pub(crate) async fn close(self, reason: &'static str) {
+        close(self.socket, CloseCode::Normal, reason).await;
     }
+}
 
-    async fn say_close(&mut self, code: CloseCode, reason: &'static str) {
-        let frame = CloseFrame {
-            code,
-            reason: reason.into(),
-        };
-        let _ = tokio::time::timeout(WRITE_TIMEOUT, self.socket.close(Some(frame))).await;
-    }
+/// Closes and waits for the peer to do the same.
+pub(crate) async fn close(mut socket: Socket, code: CloseCode, reason: &str) {
+    say_close(&mut socket, code, reason).await;
+    linger(&mut socket).await;
+}
 
-    async fn linger(&mut self) {
-        let rest = async { while let Some(Ok(_)) = self.socket.next().await {} };
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, rest).await;
-    }
+/// Waits for the end of the connection.
+async fn linger(socket: &mut Socket) {
+    let rest = async { while let Some(Ok(_)) = socket.next().await {} };
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, rest).await;
+}
+
+async fn say_close(socket: &mut Socket, code: CloseCode, reason: &str) {
+    let frame = CloseFrame {
+        code,
+        reason: reason.into(),
+    };
+    let _ = tokio::time::timeout(WRITE_TIMEOUT, socket.close(Some(frame))).await;
 }

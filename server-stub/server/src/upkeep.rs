@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use adit_rest::Time;
-use adit_store::{PURGE_BATCH, Purge};
+use adit_store::Purge;
 
 use crate::app::App;
 
@@ -13,10 +13,10 @@ const PERIOD: Duration = Duration::from_secs(10 * 60);
 /// How many periods pass between two removals of what is old.
 const PURGE_EVERY: u32 = 6;
 
-/// The most batches of one kind in one removal; the rest waits for the next.
-const MAX_BATCHES: u32 = 50;
+/// The most steps of one kind in one removal; the rest waits for the next.
+const MAX_STEPS: u32 = 50;
 
-/// Pause between two batches, in which others write.
+/// Pause between two steps, in which others write.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Starts it; it ends when the server shuts down.
@@ -72,10 +72,10 @@ pub(crate) async fn purge(app: &App, now: Time) {
 
 async fn purge_one(app: &App, what: Purge, now: Time) -> adit_store::Result<u64> {
     let mut removed = 0;
-    for _ in 0..MAX_BATCHES {
-        let rows = app.store.purge(what, now).await?;
-        removed += rows;
-        if rows < PURGE_BATCH.unsigned_abs() {
+    for _ in 0..MAX_STEPS {
+        let step = app.store.purge(what, now).await?;
+        removed += step.rows;
+        if !step.more {
             break;
         }
         tokio::time::sleep(PAUSE).await;

@@ -9,8 +9,8 @@ use adit_rest::{
 use adit_store::model::{AgentContext, PREBUILDS_USER, Template, Workspace};
 use adit_store::spec::{AgentSpec, MetadataSpec, ResourceSpec, ScriptSpec, VersionSpec};
 use adit_store::{
-    BuildResult, Error, LogsOutcome, NewAgentLog, NewBuild, NewJobLog, NewPreset, NewTemplate,
-    NewUser, NewVersion, NewWorkspace, Purge, Store,
+    BuildResult, Error, JobFilter, LogsOutcome, NewAgentLog, NewBuild, NewJobLog, NewPreset,
+    NewTemplate, NewUser, NewVersion, NewWorkspace, Purge, Store,
 };
 use std::task::Poll;
 use uuid::Uuid;
@@ -467,20 +467,19 @@ async fn logs_of_what_was_replaced_go_with_time() {
         f.store.append_job_logs(*job, &[line]).await.unwrap();
     }
     let later = |days: i64| Time::now().plus_micros(days * 24 * 3_600_000_000);
+    let purged = async |what, days| f.store.purge(what, later(days)).await.unwrap().rows;
     for what in Purge::ALL {
-        assert_eq!(f.store.purge(what, later(6)).await.unwrap(), 0, "{what:?}");
+        assert_eq!(purged(what, 6).await, 0, "{what:?}");
     }
-    assert_eq!(f.store.purge(Purge::JobLogs, later(31)).await.unwrap(), 1);
+    assert_eq!(purged(Purge::JobLogs, 31).await, 1);
     let left = async |job| f.store.job_logs(job, 0, None, 10).await.unwrap().len();
     assert_eq!((left(jobs[0]).await, left(jobs[1]).await), (1, 0));
-    assert_eq!(f.store.purge(Purge::AgentLogs, later(8)).await.unwrap(), 0);
-    assert_eq!(
-        f.store.purge(Purge::AgentMetadata, later(8)).await.unwrap(),
-        1
-    );
+    // Its metadata.
+    assert_eq!(purged(Purge::AgentRemains, 8).await, 1);
     f.transition(&workspace, Transition::Delete).await.unwrap();
     f.finish(&workspace, None).await;
-    assert_eq!(f.store.purge(Purge::AgentLogs, later(8)).await.unwrap(), 1);
+    assert_eq!(purged(Purge::AgentRemains, 8).await, 2);
+    assert_eq!(purged(Purge::AgentRemains, 8).await, 0);
 }
 
 #[tokio::test]
@@ -519,4 +518,90 @@ async fn many_agents_at_once_are_all_noted_in_order() {
         let last = if number == 0 { 201 } else { 200 };
         assert_eq!(row.last_connected_at, Some(at(last)));
     }
+}
+
+#[tokio::test]
+async fn jobs_are_listed_with_who_did_what() {
+    let f = fixture().await;
+    let store = &f.store;
+    let register = async |name| {
+        let made = store.register_provisioner(f.organization, name, "v1", "1.18", &["local"]);
+        made.await.unwrap()
+    };
+    let worker = register("host-0").await;
+    let idle = register("host-1").await;
+    assert_eq!(register("host-0").await, worker, "known by its name");
+
+    let (workspace, _) = f.running("dev").await;
+    f.transition(&workspace, Transition::Stop).await.unwrap();
+    let filter = JobFilter {
+        organization_id: f.organization,
+        limit: 50,
+        ..JobFilter::default()
+    };
+    let find = async |filter: &JobFilter| store.find_jobs(filter).await.unwrap();
+    let all = find(&filter).await;
+    let stop = &all[0];
+    assert_eq!(stop.job.status(), JobStatus::Pending);
+    let (id, name, transition) = stop.workspace.clone().unwrap();
+    assert_eq!((id, name.as_str()), (workspace.id, "dev"));
+    assert_eq!(transition, Transition::Stop);
+    let template = stop.template.as_ref().unwrap();
+    assert_eq!(template.id, Some(f.template.id));
+    assert_eq!(template.name, f.template.name);
+    // The template's import, and two builds.
+    assert_eq!(all.len(), 3);
+    assert!(all[2].workspace.is_none());
+    assert_eq!(all[2].template, stop.template);
+
+    let taken = store.acquire_job(worker).await.unwrap().unwrap();
+    assert_eq!(taken.id, stop.job.id);
+    let of = async |id: Uuid| {
+        let all = store.provisioners(f.organization).await.unwrap();
+        all.into_iter().find(|listed| listed.provisioner.id == id)
+    };
+    let busy = of(worker).await.unwrap();
+    assert_eq!(busy.current.unwrap().job.id, taken.id);
+    assert!(busy.previous.is_none());
+    store
+        .fail_job(taken.id, "out of luck", "", None)
+        .await
+        .unwrap();
+    let rested = of(worker).await.unwrap();
+    assert!(rested.current.is_none());
+    assert_eq!(rested.previous.unwrap().job.error, "out of luck");
+    assert!(of(idle).await.unwrap().previous.is_none());
+
+    let count = async |change: &dyn Fn(&mut JobFilter)| {
+        let mut filter = filter.clone();
+        change(&mut filter);
+        find(&filter).await.len()
+    };
+    let of_state =
+        async |statuses: &[JobStatus]| count(&|filter| filter.statuses = statuses.to_vec()).await;
+    assert_eq!(of_state(&[JobStatus::Failed]).await, 1);
+    assert_eq!(of_state(&[JobStatus::Succeeded]).await, 2);
+    assert_eq!(
+        of_state(&[JobStatus::Failed, JobStatus::Succeeded]).await,
+        3
+    );
+    assert_eq!(of_state(&[JobStatus::Pending]).await, 0);
+    assert_eq!(count(&|filter| filter.limit = 1).await, 1);
+    assert_eq!(count(&|filter| filter.ids = vec![taken.id]).await, 1);
+    assert_eq!(count(&|filter| filter.initiator_id = Some(f.user)).await, 3);
+    assert_eq!(count(&|filter| filter.initiator_id = Some(idle)).await, 0);
+    assert_eq!(count(&|filter| filter.organization_id = idle).await, 0);
+    let tag = async |name: &str, value: &str| {
+        count(&|filter| filter.tags = [(name.into(), value.into())].into()).await
+    };
+    assert_eq!(tag("scope", "organization").await, 3);
+    assert_eq!(tag("scope", "user").await, 0);
+
+    let later = Time::now().plus_micros(8 * 24 * 3_600_000_000);
+    store.provisioner_seen(worker, later).await.unwrap();
+    assert_eq!(
+        store.purge(Purge::Provisioners, later).await.unwrap().rows,
+        1
+    );
+    assert!(of(idle).await.is_none());
 }

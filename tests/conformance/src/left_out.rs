@@ -154,13 +154,6 @@ pub const TABLE: &[Row] = &[
     Row {
         subject: Subject::Rest,
         recordings: &["editor-rest"],
-        request: "GET /bin/",
-        part: ALL,
-        reason: "client programs are not served",
-    },
-    Row {
-        subject: Subject::Rest,
-        recordings: &["editor-rest"],
         request: "GET /.well-known/oauth-authorization-server",
         part: ALL,
         reason: "no OAuth2 tokens are issued",

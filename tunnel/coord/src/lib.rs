@@ -20,3 +20,4 @@ pub use dial::{
 };
 pub use error::{DialError, Unreachable};
 pub use map::{map_from_json, region_names, rewrite_map};
+pub use peers::{Action, PeerTable, Traffic};

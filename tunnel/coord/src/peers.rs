@@ -15,11 +15,14 @@ const LOST_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// What the node has to do.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Action {
+pub enum Action {
     /// Grant or update the peer.
     Program {
+        /// The peer.
         id: Uuid,
+        /// What is known of it.
         node: Box<tailnet::Node>,
+        /// Whether this side keeps the session open.
         keepalive: bool,
     },
     /// Take the grant back.
@@ -28,11 +31,11 @@ pub(crate) enum Action {
 
 /// What the node knows about a peer when an update is handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Traffic {
+pub struct Traffic {
     /// Something was sent to it lately.
-    pub(crate) active: bool,
+    pub active: bool,
     /// Age of the last handshake.
-    pub(crate) last_handshake: Option<Duration>,
+    pub last_handshake: Option<Duration>,
 }
 
 #[derive(Debug, Default)]
@@ -68,22 +71,24 @@ impl Record {
 
 /// All peers the coordinator told of.
 #[derive(Debug, Default)]
-pub(crate) struct PeerTable {
+pub struct PeerTable {
     peers: HashMap<Uuid, Record>,
 }
 
 impl PeerTable {
     /// This side opened (or is about to open) a tunnel to `id`.
-    pub(crate) fn mark_destination(&mut self, id: Uuid) {
+    pub fn mark_destination(&mut self, id: Uuid) {
         self.peers.entry(id).or_default().destination = true;
     }
 
-    pub(crate) fn ids(&self) -> Vec<Uuid> {
+    /// All peers there are records of.
+    #[must_use]
+    pub fn ids(&self) -> Vec<Uuid> {
         self.peers.keys().copied().collect()
     }
 
     /// Handles one entry of a response.
-    pub(crate) fn handle(
+    pub fn handle(
         &mut self,
         now: Instant,
         id: Uuid,
@@ -122,8 +127,9 @@ impl PeerTable {
         }
     }
 
-    /// The control connection is gone: all peers count as lost.
-    pub(crate) fn all_lost(&mut self, now: Instant, age: impl Fn(&Uuid) -> Option<Duration>) {
+    /// The control connection is gone: all peers count as lost. `age` is that
+    /// of a peer's last handshake.
+    pub fn all_lost(&mut self, now: Instant, age: impl Fn(&Uuid) -> Option<Duration>) {
         for (id, record) in &mut self.peers {
             if record.node.is_some() {
                 lose(record, now, age(id));
@@ -131,7 +137,9 @@ impl PeerTable {
         }
     }
 
-    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
         self.peers
             .values()
             .flat_map(|r| [r.ready_at, r.lost_at])
@@ -139,8 +147,8 @@ impl PeerTable {
             .min()
     }
 
-    /// Runs what is due.
-    pub(crate) fn handle_timeout(
+    /// Runs what is due. `age` is that of a peer's last handshake.
+    pub fn handle_timeout(
         &mut self,
         now: Instant,
         age: impl Fn(&Uuid) -> Option<Duration>,

@@ -7,10 +7,11 @@ use adit_rest::{
     RegionsResponse, Response as Message, SshConfig, Time, Transition, UpdateCheck,
 };
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use http::StatusCode;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -23,7 +24,6 @@ const SOURCE: &str = "https://github.com/coder/coder";
 /// Version of the agent API clients expect to read here; the real one is
 /// negotiated per connection.
 const AGENT_API: &str = "1.0";
-const PROVISIONER_API: &str = "1.18";
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
@@ -42,10 +42,16 @@ pub(super) fn routes() -> Router<App> {
         .route("/insights/daus", get(daus))
         .route("/external-auth", get(external_auth))
         .route("/notifications/inbox", get(inbox))
-        .route("/notifications/settings", get(notification_settings))
+        .route(
+            "/notifications/settings",
+            get(notification_settings).put(set_notification_settings),
+        )
         .route("/notifications/templates/system", get(empty_list))
         .route("/notifications/dispatch-methods", get(dispatch_methods))
         .route("/tasks", get(tasks))
+        .route("/tasks/{user}/{task}", get(task))
+        .route("/users/{user}/secrets", get(secrets))
+        .route("/audit", get(audit))
 }
 
 /// The API's own path, with and without a slash at its end.
@@ -67,7 +73,7 @@ async fn buildinfo(State(app): State<App>) -> Json<BuildInfo> {
         telemetry: false,
         workspace_proxy: false,
         agent_api_version: AGENT_API.to_owned(),
-        provisioner_api_version: PROVISIONER_API.to_owned(),
+        provisioner_api_version: crate::provision::API_VERSION.to_owned(),
         upgrade_message: String::new(),
         deployment_id: app.deployment_id.clone(),
         webpush_public_key: String::new(),
@@ -256,6 +262,19 @@ async fn daus(actor: Actor, query: Query) -> ApiResult<Json<Value>> {
     Ok(Json(json!({"entries": entries, "tz_hour_offset": offset})))
 }
 
+/// Who changed what. As Coder's free edition, this server keeps no account of
+/// it, and lists no connections either (it has no route for them): those are
+/// stored for their ninety days.
+async fn audit(actor: Actor) -> ApiResult<Json<Value>> {
+    let is_auditor = actor.user.roles.iter().any(|role| role == "auditor");
+    if !is_auditor {
+        actor.require_owner()?;
+    }
+    Ok(Json(
+        json!({"audit_logs": [], "count": 0, "count_cap": 2000}),
+    ))
+}
+
 async fn external_auth(_: Actor) -> Json<Value> {
     Json(json!({"providers": [], "links": []}))
 }
@@ -264,8 +283,41 @@ async fn inbox(_: Actor) -> Json<Value> {
     Json(json!({"notifications": [], "unread_count": 0}))
 }
 
-async fn notification_settings(_: Actor) -> Json<Value> {
-    Json(json!({"notifier_paused": false}))
+/// What clients may switch off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct NotificationSettings {
+    notifier_paused: bool,
+}
+
+/// Where they are kept.
+const NOTIFICATION_SETTINGS: &str = "notification_settings";
+
+async fn stored_notification_settings(app: &App) -> ApiResult<NotificationSettings> {
+    let stored = app.store.setting(NOTIFICATION_SETTINGS).await?;
+    let settings = stored.map(|text| serde_json::from_str(&text)).transpose();
+    Ok(settings.map_err(ApiError::internal)?.unwrap_or_default())
+}
+
+async fn notification_settings(
+    State(app): State<App>,
+    _: Actor,
+) -> ApiResult<Json<NotificationSettings>> {
+    Ok(Json(stored_notification_settings(&app).await?))
+}
+
+async fn set_notification_settings(
+    State(app): State<App>,
+    actor: Actor,
+    Body(settings): Body<NotificationSettings>,
+) -> ApiResult<Response> {
+    actor.require_owner()?;
+    if settings == stored_notification_settings(&app).await? {
+        return Ok(StatusCode::NOT_MODIFIED.into_response());
+    }
+    let text = serde_json::to_string(&settings).map_err(ApiError::internal)?;
+    app.store.set_setting(NOTIFICATION_SETTINGS, &text).await?;
+    Ok(Json(settings).into_response())
 }
 
 async fn dispatch_methods(_: Actor) -> Json<Value> {
@@ -278,4 +330,19 @@ async fn empty_list(_: Actor) -> Response {
 
 async fn tasks(_: Actor) -> Json<Value> {
     Json(json!({"tasks": [], "count": 0}))
+}
+
+/// There are no tasks, so none of any name.
+async fn task(_: Actor) -> ApiError {
+    ApiError::not_found()
+}
+
+/// There are no secrets: nobody can store one.
+async fn secrets(
+    State(app): State<App>,
+    actor: Actor,
+    Path(name): Path<String>,
+) -> ApiResult<Json<[Value; 0]>> {
+    crate::access::user(&app, &actor, &name).await?;
+    Ok(Json([]))
 }

@@ -104,6 +104,12 @@ async fn authorization_server(State(app): State<App>) -> (StatusCode, Json<Value
 /// Everything that is no route and not below the API.
 pub(crate) fn fallback(request: &Request) -> Response {
     let path = request.uri().path();
+    if path == "/bin/" {
+        // A list of programs to download: there are none.
+        let body = "<!doctype html>\n<meta name=\"viewport\" content=\"width=device-width\">\n\
+                    <pre>\n</pre>\n";
+        return axum::response::Html(body).into_response();
+    }
     if path.starts_with("/bin/") || path == "/install.sh" {
         return (StatusCode::NOT_FOUND, "404 page not found\n").into_response();
     }

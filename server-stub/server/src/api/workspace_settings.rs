@@ -12,8 +12,9 @@ use adit_store::{Error, WorkspaceUpdate};
 use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{patch, post, put};
+use axum::routing::{get, patch, post, put};
 use http::StatusCode;
+use serde_json::{Value, json};
 
 use super::session::failed;
 use super::users::is_name;
@@ -45,6 +46,7 @@ pub(super) fn routes() -> Router<App> {
             put(favorite).delete(unfavorite),
         )
         .route("/workspaces/{workspace}/usage", post(usage))
+        .route("/workspaces/{workspace}/acl", get(shared_with))
 }
 
 /// A field that was refused.
@@ -319,4 +321,10 @@ pub(crate) async fn used(app: &App, workspace: &Workspace) -> ApiResult<()> {
         app.workspace_changed(workspace, WorkspaceEventKind::Stats);
     }
     Ok(())
+}
+
+/// With whom a workspace is shared: it cannot be.
+async fn shared_with(State(app): State<App>, actor: Actor, Id(id): Id) -> ApiResult<Json<Value>> {
+    access::workspace(&app, &actor, id).await?;
+    Ok(Json(json!({"users": [], "group": []})))
 }

@@ -42,11 +42,11 @@ pub(crate) struct Runner {
 type Failure = String;
 
 impl Runner {
-    pub(crate) fn new(app: App, supervisor: Arc<Supervisor>) -> Self {
+    pub(crate) fn new(app: App, supervisor: Arc<Supervisor>, worker: Uuid) -> Self {
         Self {
             app,
             supervisor,
-            worker: Uuid::new_v4(),
+            worker,
         }
     }
 
