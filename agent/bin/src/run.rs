@@ -30,6 +30,7 @@ const STACK: usize = 1 << 20;
 const HIDDEN: &str = "CODER_AGENT_EXP_";
 
 pub(crate) fn main() -> anyhow::Result<ExitCode> {
+    adit_memory::economise();
     let words: Vec<OsString> = std::env::args_os().collect();
     if let Some(plan) = priority::plan(&words) {
         return Ok(priority::run(plan));

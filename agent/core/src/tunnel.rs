@@ -12,6 +12,7 @@
 //! number of control connections.
 
 mod coordinate;
+mod memory;
 mod peers;
 mod serve;
 
@@ -89,6 +90,7 @@ impl Tunnel {
         let peers = Arc::new(Peers::default());
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&peers).sweep(node.clone()));
+        tasks.spawn(memory::give_back(node.clone()));
         let ssh = Arc::default();
         serve::start_all(agent, manifest, &node, &terminals, &ssh, &mut tasks).await?;
         Ok(Self {
@@ -167,7 +169,8 @@ impl Tunnel {
     /// A report with these counters and all flows has arrived.
     pub(crate) fn set_reported(&self, stats: ConnectionStats) {
         *self.reported.lock().unwrap_or_else(PoisonError::into_inner) = stats;
-        self.flows().clear();
+        // With its room, which a burst of flows made large.
+        *self.flows() = HashSet::new();
     }
 
     /// How many flows of each IP protocol carried packets since the last

@@ -19,17 +19,32 @@ const MAX_STEPS: u32 = 50;
 /// Pause between two steps, in which others write.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// How often memory is given back that nobody needs any more, be it that of
+/// hundreds of agents that left.
+const MEMORY: Duration = Duration::from_secs(60);
+
 /// Starts it; it ends when the server shuts down.
 pub(crate) fn start(app: &App) {
     let (app, shutdown) = (app.clone(), app.shutdown.clone());
     let tasks = app.tasks.clone();
     tasks.spawn(async move {
-        let work = std::pin::pin!(run(&app));
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = work => {}
+            () = run(&app) => {}
+            () = give_back() => {}
         }
     });
+}
+
+async fn give_back() {
+    loop {
+        tokio::time::sleep(MEMORY).await;
+        // Beside all others: it takes a while after hundreds of agents.
+        let done = tokio::task::spawn_blocking(adit_memory::give_back).await;
+        if let Err(error) = done {
+            tracing::warn!(%error, "could not give memory back");
+        }
+    }
 }
 
 async fn run(app: &App) {

@@ -88,6 +88,7 @@ pub(crate) enum Command {
     NetReport {
         reply: Reply<NetReport>,
     },
+    GiveBack,
     LinkChanged,
     Close {
         reply: Reply<()>,

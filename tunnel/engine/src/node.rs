@@ -317,6 +317,12 @@ impl Node {
             .unwrap_or_default()
     }
 
+    /// Frees memory that is kept for traffic to come. To be called when there
+    /// is none.
+    pub async fn give_back(&self) {
+        self.tell(Command::GiveBack).await;
+    }
+
     /// Tells the node that the machine's network changed: endpoints are
     /// gathered again and all paths proved anew.
     pub async fn link_changed(&self) {

@@ -34,6 +34,11 @@ fn give_back(buffer: Vec<u8>, full_size: usize) {
     }
 }
 
+/// Frees the buffers that are kept for reuse.
+pub(crate) fn free_kept() {
+    *POOL.lock().unwrap_or_else(PoisonError::into_inner) = Vec::new();
+}
+
 /// First-in first-out bytes, bounded.
 #[derive(Debug)]
 pub(crate) struct Ring {

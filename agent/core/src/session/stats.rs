@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use adit_agent_exec::GiveBack;
 use adit_engine::{ConnectionStats, Node};
 use adit_messages::agent;
 use adit_messages::time::duration_from_proto;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use super::{Ended, Session, call};
 use crate::tunnel::Tunnel;
@@ -19,8 +17,6 @@ const DEFAULT: Duration = Duration::from_secs(300);
 const SHORTEST: Duration = Duration::from_secs(1);
 /// Without peers the latency is reported as -1 in the unit it is measured in.
 const NO_LATENCY: f64 = -0.001;
-/// After traffic, time between looks at whether it is over.
-const QUIET: Duration = Duration::from_secs(5);
 /// How long all latency probes together may take.
 const PROBE: Duration = Duration::from_secs(5);
 
@@ -28,20 +24,14 @@ impl Session {
     /// Asks for the interval, then reports at each.
     pub(super) async fn stats(&self, tunnel: &Tunnel) -> Ended {
         let mut interval = self.send_stats(None).await?;
-        let mut memory = GiveBack::default();
         loop {
-            let now = look(tunnel, &mut memory).await;
+            let now = tunnel.node().connection_stats().await;
             let stats = self.collect(tunnel, &now).await;
             interval = self.send_stats(Some(stats)).await?.or(interval);
             // Counted only once it arrived, so nothing is lost on the way.
             tunnel.set_reported(now);
             let wait = interval.unwrap_or(DEFAULT).max(SHORTEST);
-            let next = Instant::now() + wait;
-            while memory.is_pending() && Instant::now() + QUIET < next {
-                tokio::time::sleep(QUIET).await;
-                look(tunnel, &mut memory).await;
-            }
-            tokio::time::sleep_until(next).await;
+            tokio::time::sleep(wait).await;
         }
     }
 
@@ -98,15 +88,6 @@ impl Session {
             metrics: self.agent.metrics.to_proto(),
         }
     }
-}
-
-/// Counts, and gives memory back that a burst has left.
-async fn look(tunnel: &Tunnel, memory: &mut GiveBack) -> ConnectionStats {
-    let now = tunnel.node().connection_stats().await;
-    if memory.is_due(now.rx_bytes + now.tx_bytes) {
-        GiveBack::now();
-    }
-    now
 }
 
 /// As the original agent names IP protocols.

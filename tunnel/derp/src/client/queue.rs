@@ -194,6 +194,8 @@ impl Shared {
         }
         if out.is_empty() {
             state.waker = Some(cx.waker().clone());
+            // The room of a large batch is not kept for the next.
+            *out = BytesMut::new();
         }
         let room = match state.room.take() {
             Some((limit, waker)) if state.packet_bytes <= limit => Some(waker),

@@ -122,6 +122,10 @@ impl Core {
             Command::NetReport { reply } => {
                 let _ = reply.send(self.net_report(now));
             }
+            Command::GiveBack => {
+                crate::ring::free_kept();
+                self.sockets.give_back();
+            }
             Command::LinkChanged => self.link_changed(now),
             Command::Close { reply } => {
                 self.tcp.close_all(now, &mut self.stack);

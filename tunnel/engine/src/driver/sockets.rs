@@ -119,12 +119,17 @@ impl Sockets {
     }
 
     fn with(v4: Option<Socket>, v6: Option<Socket>) -> Self {
-        // Zeroed pages cost nothing until large messages arrive.
         Self {
             v4,
             v6,
-            buffer: vec![0; SLOTS * SLOT_LEN],
+            buffer: receive_buffer(),
         }
+    }
+
+    /// Frees the pages of the receive buffer that were used.
+    pub(crate) fn give_back(&mut self) {
+        self.buffer = Vec::new();
+        self.buffer = receive_buffer();
     }
 
     /// Local port of the IPv4 and the IPv6 socket.
@@ -224,6 +229,11 @@ impl Sockets {
             None => Poll::Ready(()),
         }
     }
+}
+
+/// Zeroed pages cost nothing until large messages arrive.
+fn receive_buffer() -> Vec<u8> {
+    vec![0; SLOTS * SLOT_LEN]
 }
 
 /// Errors that mean "no way to that address": no route, or a local filter.

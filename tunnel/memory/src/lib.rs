@@ -1,0 +1,107 @@
+//! Memory that a process holds without using it, and giving it back.
+//!
+//! The GNU allocator keeps what bursts needed for good, and the kernel maps a
+//! program's code in large steps: a process that idles holds several times
+//! what it works with. All of it does nothing on other systems.
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod gnu;
+
+/// Traffic after which memory is worth looking for, in bytes.
+const WORTH: u64 = 1 << 20;
+
+/// Decides when to give memory back to the system: in the first quiet moment,
+/// and in the first one after each burst of traffic.
+#[derive(Debug, Default)]
+pub struct GiveBack {
+    /// Traffic when it was looked at last.
+    seen: u64,
+    /// Traffic when memory was given back last; `None` before the first time.
+    done: Option<u64>,
+}
+
+impl GiveBack {
+    /// Whether now is the time, given all `traffic` so far in bytes: none
+    /// worth naming since the last call, but some since memory was given back.
+    pub fn is_due(&mut self, traffic: u64) -> bool {
+        let quiet = traffic.saturating_sub(self.seen) < WORTH;
+        self.seen = traffic;
+        let due = quiet && self.is_pending();
+        if due {
+            self.done = Some(traffic);
+        }
+        due
+    }
+
+    /// Whether traffic went by since memory was given back, so that the next
+    /// quiet moment is worth waiting for.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        self.done
+            .is_none_or(|done| self.seen.saturating_sub(done) >= WORTH)
+    }
+}
+
+/// Has the allocator hold little: one heap for all threads, as each heap keeps
+/// its own free blocks, and large blocks outside of it, where they cannot keep
+/// it from shrinking. For programs that allocate little while they move data;
+/// to be called before there are threads.
+pub fn economise() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    gnu::economise();
+}
+
+/// Gives back what is free on the heap, and forgets which pages of the program
+/// are in memory: those in use come back one by one, from the page cache.
+/// Takes about a millisecond for each 10 MB of heap.
+pub fn give_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        gnu::trim();
+        gnu::unmap_program();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_given_back_once_after_each_burst() {
+        let mut memory = GiveBack::default();
+        assert!(memory.is_pending());
+        assert!(memory.is_due(0), "quiet after the start");
+        assert!(!memory.is_pending());
+        assert!(!memory.is_due(WORTH / 2), "too little happened");
+        assert!(!memory.is_due(10 * WORTH), "a burst goes on");
+        assert!(!memory.is_due(20 * WORTH), "a burst goes on");
+        assert!(memory.is_pending());
+        assert!(memory.is_due(20 * WORTH + 1), "quiet");
+        assert!(!memory.is_pending());
+        assert!(!memory.is_due(20 * WORTH + 2), "given back already");
+        assert!(!memory.is_due(30 * WORTH), "another burst");
+        assert!(memory.is_due(30 * WORTH), "quiet again");
+    }
+
+    /// One test, as what it measures is the whole process.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[test]
+    fn what_is_not_used_leaves_the_process() {
+        let pages = |field: usize| {
+            let pages = std::fs::read_to_string("/proc/self/statm").expect("statm");
+            let pages = pages.split(' ').nth(field);
+            pages.and_then(|n| n.parse::<u64>().ok()).expect("pages")
+        };
+        let (resident, shared) = (|| pages(1) * 4096, || pages(2));
+        // Blocks below the threshold from which each would be a mapping of
+        // its own; the last of them keeps the heap from shrinking by itself.
+        let mut blocks: Vec<Vec<u8>> = (0..1_000).map(|_| vec![1; 64 << 10]).collect();
+        let (full, mapped) = (resident(), shared());
+        let last = blocks.pop();
+        drop(blocks);
+        give_back();
+        assert!(resident() + (32 << 20) < full, "half of 64 MB and more");
+        assert!(shared() < mapped, "some of the program is not in use");
+        assert_eq!(last.map(|block| block[0]), Some(1), "all goes on");
+    }
+}
