@@ -27,6 +27,10 @@ pub(crate) async fn run(settings: &Settings, args: &LogsArgs) -> Result<()> {
             .with_context(|| format!("find build {number} of workspace {:?}", workspace.name))?
         }
     };
+    println!(
+        "--- Logs for workspace build #{} (ID: {} Template Version: {}) ---",
+        build.build_number, build.id, build.template_version_name
+    );
     let agents: Vec<&WorkspaceAgent> = build
         .resources
         .iter()
@@ -49,9 +53,9 @@ pub(crate) async fn run(settings: &Settings, args: &LogsArgs) -> Result<()> {
         let mut last = 0;
         for log in logs {
             last = last.max(log.id);
-            lines.push((log.created_at, agent_line(&agent.name, &log)));
+            lines.push((log.created_at, agent_line(agent, &log)));
         }
-        followed.push((agent.name.clone(), agent.id, last));
+        followed.push((agent.clone(), last));
     }
     lines.sort_by_key(|(when, _)| *when);
     for (_, line) in lines {
@@ -75,14 +79,17 @@ pub(crate) async fn run(settings: &Settings, args: &LogsArgs) -> Result<()> {
             Ok(())
         });
     }
-    for (name, id, last) in followed {
+    for (agent, last) in followed {
         let api = api.clone();
         streams.spawn(async move {
-            let path = format!("/api/v2/workspaceagents/{id}/logs?follow&after={last}");
+            let path = format!(
+                "/api/v2/workspaceagents/{}/logs?follow&after={last}",
+                agent.id
+            );
             let mut socket = api.json_socket::<Vec<WorkspaceAgentLog>>(&path).await?;
             while let Some(logs) = socket.next().await {
                 for log in logs? {
-                    println!("{}", agent_line(&name, &log));
+                    println!("{}", agent_line(&agent, &log));
                 }
             }
             Ok(())
@@ -100,17 +107,77 @@ pub(crate) async fn run(settings: &Settings, args: &LogsArgs) -> Result<()> {
 }
 
 fn build_line(log: &ProvisionerJobLog) -> String {
-    let text = if log.output.is_empty() {
-        &log.stage
-    } else {
-        &log.output
-    };
-    format!("{} [{}] [build] {text}", log.created_at, log.log_level)
+    format!(
+        "{} [{}] [{}|{}] {}",
+        seconds(log.created_at),
+        log.log_level,
+        log.log_source,
+        log.stage,
+        log.output
+    )
 }
 
-fn agent_line(agent: &str, log: &WorkspaceAgentLog) -> String {
+fn agent_line(agent: &WorkspaceAgent, log: &WorkspaceAgentLog) -> String {
+    let mut sources = agent.log_sources.iter();
+    let source = match sources.find(|source| source.id == log.source_id) {
+        Some(source) => format!("|{}", source.display_name),
+        None => String::new(),
+    };
     format!(
-        "{} [{}] [agent.{agent}] {}",
-        log.created_at, log.level, log.output
+        "{} [{}] [agent.{}{source}] {}",
+        seconds(log.created_at),
+        log.level,
+        agent.name,
+        log.output
     )
+}
+
+/// A time without its fraction.
+fn seconds(time: Time) -> Time {
+    Time::from_micros(time.as_micros().div_euclid(1_000_000) * 1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use adit_rest::{AgentLogSource, LogLevel, LogSource};
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn lines_say_when_how_bad_and_by_whom() {
+        let at: Time = "2026-11-21T20:38:22.019190Z".parse().unwrap();
+        let build = ProvisionerJobLog {
+            created_at: at,
+            log_level: LogLevel::Info,
+            log_source: LogSource::Provisioner,
+            stage: "Setting up".to_owned(),
+            ..ProvisionerJobLog::default()
+        };
+        let expected = "2026-11-21T20:38:22Z [info] [provisioner|Setting up] ";
+        assert_eq!(build_line(&build), expected);
+
+        let source = AgentLogSource {
+            id: Uuid::from_u128(1),
+            display_name: "Startup".to_owned(),
+            ..AgentLogSource::default()
+        };
+        let agent = WorkspaceAgent {
+            name: "main".to_owned(),
+            log_sources: vec![source],
+            ..WorkspaceAgent::default()
+        };
+        let mut log = WorkspaceAgentLog {
+            created_at: at,
+            level: LogLevel::Error,
+            output: "no such file".to_owned(),
+            source_id: Uuid::from_u128(1),
+            ..WorkspaceAgentLog::default()
+        };
+        let expected = "2026-11-21T20:38:22Z [error] [agent.main|Startup] no such file";
+        assert_eq!(agent_line(&agent, &log), expected);
+        log.source_id = Uuid::from_u128(2);
+        let expected = "2026-11-21T20:38:22Z [error] [agent.main] no such file";
+        assert_eq!(agent_line(&agent, &log), expected);
+    }
 }

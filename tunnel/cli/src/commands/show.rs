@@ -117,9 +117,14 @@ async fn group(
                     } else {
                         "├─"
                     };
+                    // The process is not known of ports of other users.
+                    let process = match port.process_name.as_str() {
+                        "" => String::new(),
+                        name => format!(" [{name}]"),
+                    };
                     rows.push(vec![format!(
-                        "{trunk}   {branch} {}/{} [{}]",
-                        port.port, port.network, port.process_name
+                        "{trunk}   {branch} {:>5}/{}{process}",
+                        port.port, port.network
                     )]);
                 }
             }
