@@ -49,7 +49,8 @@ pub fn mesh(data: &[u8]) {
     let mut mesh = Mesh::new(MeshConfig {
         node_key: NodePrivate::from_bytes([3; 32]),
         disco_key: own_disco,
-        seed: 1,
+        seed: [1; 32],
+        clock: adit_mesh::Clock::new(now, Duration::from_secs(1_800_000_000)),
     });
     mesh.upsert_peer(
         now,

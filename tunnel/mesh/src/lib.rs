@@ -2,33 +2,30 @@
 //! rule that only granted peers exist.
 //!
 //! [`Mesh`] holds one entry for each peer the coordinator granted. An entry is
-//! a WireGuard tunnel (handshake and cipher by boringtun, timers of our own)
-//! and the set of ways to the peer: its relay, which always works, and UDP
+//! a WireGuard tunnel and the set of ways to the peer: its relay, which always works, and UDP
 //! addresses that have to prove themselves by answering disco pings. Nothing
 //! here opens sockets, reads clocks or spawns tasks.
 //!
 //! A datagram is accepted only when it opens under the session of a granted
 //! peer; the packet inside only when its source address is one of that peer's.
 
+mod inner;
 mod mesh;
-mod noise;
 mod paths;
 mod peer;
 mod score;
 mod tunnel;
 mod types;
 
+pub use adit_noise::{Clock, OVERHEAD};
 pub use mesh::Mesh;
 pub use types::{
     Event, Load, MeshConfig, NotDirect, PeerConfig, PeerError, PeerInfo, Received, Route, Sealed,
     Transmit, Via,
 };
 
-/// Most bytes by which a sealed packet exceeds the inner packet.
-pub const OVERHEAD: usize = noise::OVERHEAD;
-
 /// Largest inner packet that may be sealed or come out.
 pub const MAX_MTU: usize = 9216;
 
 /// Output buffers given to the mesh must hold this many bytes.
-pub const BUFFER_LEN: usize = noise::MAX_DATAGRAM;
+pub const BUFFER_LEN: usize = MAX_MTU + OVERHEAD;

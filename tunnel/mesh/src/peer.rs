@@ -4,10 +4,9 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use adit_keys::{NodePublic, SharedKey};
-use rand::rngs::StdRng;
+use adit_noise::Random;
 use uuid::Uuid;
 
-use crate::noise::Boring;
 use crate::paths::Paths;
 use crate::tunnel::Tunnel;
 use crate::types::{PeerConfig, PeerInfo, Route, Transmit, Via};
@@ -17,11 +16,11 @@ pub(crate) struct Peer {
     pub(crate) config: PeerConfig,
     /// Allowed addresses in force: announced ones that no other peer holds.
     pub(crate) allowed: Vec<Ipv6Addr>,
-    pub(crate) tunnel: Tunnel<Boring>,
+    pub(crate) tunnel: Tunnel,
     pub(crate) paths: Paths,
     /// Opens and seals disco messages.
     pub(crate) disco: SharedKey,
-    /// Number of the tunnel in session indices.
+    /// Owner of its session numbers.
     pub(crate) index: u32,
     pub(crate) rx_bytes: u64,
     pub(crate) tx_bytes: u64,
@@ -64,11 +63,11 @@ impl Peer {
     pub(crate) fn drain_tunnel(
         &mut self,
         now: Instant,
-        rng: &mut StdRng,
+        rng: &mut Random,
         out: &mut impl FnMut(Transmit),
     ) {
         while let Some(data) = self.tunnel.poll_ready() {
-            if data.len() <= crate::noise::OVERHEAD {
+            if data.len() <= crate::OVERHEAD {
                 self.paths.sent_keepalive(now, rng);
             }
             let route = self.route(now);

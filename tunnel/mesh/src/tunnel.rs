@@ -5,19 +5,21 @@ use std::collections::VecDeque;
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
+use adit_noise::limits::{
+    KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME, REKEY_AFTER_TIME, REKEY_ATTEMPT_TIME, REKEY_JITTER_MS,
+    REKEY_TIMEOUT,
+};
+use adit_noise::{Incoming, Kind, OVERHEAD, Peer, RESPONSE_LEN, Random, Rejected, receiver_index};
 use rand::Rng;
 
-use crate::noise::{Kind, MAX_DATAGRAM, Noise, Opened, Rejected, index_at, kind};
+use crate::BUFFER_LEN;
+use crate::inner;
+use crate::paths::BASE_MTU;
 
-const REKEY_AFTER: Duration = Duration::from_secs(120);
-const REJECT_AFTER: Duration = Duration::from_secs(180);
+/// Keys are forgotten this long after the last handshake.
 const FORGET_AFTER: Duration = Duration::from_secs(540);
-const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
-const REKEY_ATTEMPT: Duration = Duration::from_secs(90);
-const KEEPALIVE: Duration = Duration::from_secs(10);
+/// Time between persistent keepalives.
 const PERSISTENT: Duration = Duration::from_secs(25);
-/// Random part of a handshake retry, in milliseconds.
-const JITTER_MS: u64 = 334;
 /// Packets kept while a handshake runs; the oldest goes first.
 const QUEUE: usize = 256;
 /// First retries come sooner while no session works yet: an initiation that
@@ -37,21 +39,21 @@ struct Attempt {
     tries: u32,
 }
 
-/// A session by its local index.
-#[derive(Clone, Copy, Debug)]
-struct Birth {
-    index: u32,
-    at: Instant,
-    initiator: bool,
+/// A message to this node that the peer sent, by its own word.
+#[derive(Debug)]
+pub(crate) enum Message<'a> {
+    Initiation(Box<Incoming>),
+    /// One that names a session number of the peer.
+    Other(Kind, &'a [u8]),
 }
 
-/// What the owner must send or deliver; lengths refer to the output buffer.
+/// What the owner must send or deliver; a length refers to the output buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Input {
     /// Authentic inner packet.
     Packet(usize, Ipv6Addr),
-    /// Authentic, nothing to deliver. `Some` bytes go back to the peer.
-    Handled(Option<usize>),
+    /// Authentic, nothing to deliver. A response goes back to the peer.
+    Handled(Option<[u8; RESPONSE_LEN]>),
 }
 
 /// Result of a send.
@@ -63,39 +65,35 @@ pub(crate) enum Output {
     Queued,
 }
 
-pub(crate) struct Tunnel<N> {
-    noise: N,
+pub(crate) struct Tunnel {
+    noise: Peer,
     keepalive: bool,
     attempt: Option<Attempt>,
-    /// Sessions by `index % 8`, as many as the core keeps.
-    births: [Option<Birth>; 8],
-    current: Option<Birth>,
     last_handshake: Option<Instant>,
+    /// When keys are to be forgotten, if there are any.
+    forget_at: Option<Instant>,
     queue: VecDeque<Vec<u8>>,
     /// Passive keepalive is due.
     answer_at: Option<Instant>,
     /// First data packet sent since the last authentic one arrived.
     unanswered: Option<Instant>,
-    last_tx: Option<Instant>,
     last_traffic: Option<Instant>,
     /// Datagrams made outside of a send: handshakes, keepalives, released queue.
     ready: VecDeque<Vec<u8>>,
     established: bool,
 }
 
-impl<N: Noise> Tunnel<N> {
-    pub(crate) fn new(noise: N) -> Self {
+impl Tunnel {
+    pub(crate) fn new(noise: Peer) -> Self {
         Self {
             noise,
             keepalive: false,
             attempt: None,
-            births: [None; 8],
-            current: None,
             last_handshake: None,
+            forget_at: None,
             queue: VecDeque::new(),
             answer_at: None,
             unanswered: None,
-            last_tx: None,
             last_traffic: None,
             ready: VecDeque::new(),
             established: false,
@@ -103,7 +101,7 @@ impl<N: Noise> Tunnel<N> {
     }
 
     /// Switches the persistent keepalive. Switching it on sends one at once.
-    pub(crate) fn set_keepalive(&mut self, now: Instant, on: bool, rng: &mut impl Rng) {
+    pub(crate) fn set_keepalive(&mut self, now: Instant, on: bool, rng: &mut Random) {
         if on && !self.keepalive {
             self.last_traffic = Some(now);
             self.send_empty(now, rng);
@@ -130,17 +128,21 @@ impl<N: Noise> Tunnel<N> {
         std::mem::take(&mut self.established)
     }
 
-    /// Seals one inner packet.
+    /// Gives the session numbers back.
+    pub(crate) fn close(&mut self, rng: &mut Random) {
+        self.noise.close(rng);
+    }
+
+    /// Seals one inner packet, padded to no more than `largest` bytes.
     pub(crate) fn send(
         &mut self,
         now: Instant,
         packet: &[u8],
+        largest: usize,
         out: &mut [u8],
-        rng: &mut impl Rng,
+        rng: &mut Random,
     ) -> Output {
-        if self.usable(now)
-            && let Some(len) = self.noise.seal(packet, out)
-        {
+        if let Some(len) = self.noise.seal(now, packet, largest, out) {
             self.sent(now, !packet.is_empty(), rng);
             return Output::Sealed(len);
         }
@@ -152,68 +154,81 @@ impl<N: Noise> Tunnel<N> {
         Output::Queued
     }
 
-    /// Opens one datagram.
+    /// Takes one message.
     pub(crate) fn receive(
         &mut self,
         now: Instant,
-        datagram: &[u8],
+        message: Message<'_>,
         out: &mut [u8],
-        rng: &mut impl Rng,
+        rng: &mut Random,
     ) -> Result<Input, Rejected> {
-        let kind = kind(datagram);
-        if kind == Kind::Data && !self.accepts(now, index_at(datagram, 4)) {
+        match message {
+            Message::Initiation(incoming) => {
+                let response = self.noise.respond(now, *incoming, rng)?;
+                self.shook(now);
+                Ok(Input::Handled(Some(response)))
+            }
+            Message::Other(Kind::Response, message) => {
+                self.noise.finish(now, message, rng)?;
+                self.attempt = None;
+                self.shook(now);
+                // The peer sends only once it got something.
+                if self.queue.is_empty() {
+                    self.send_empty(now, rng);
+                } else {
+                    self.release(now, rng);
+                }
+                Ok(Input::Handled(None))
+            }
+            Message::Other(Kind::Data, message) => self.open(now, message, out, rng),
+            Message::Other(Kind::Cookie, message) => {
+                self.noise.take_cookie(now, message)?;
+                Ok(Input::Handled(None))
+            }
+            Message::Other(..) => Err(Rejected),
+        }
+    }
+
+    fn open(
+        &mut self,
+        now: Instant,
+        message: &[u8],
+        out: &mut [u8],
+        rng: &mut Random,
+    ) -> Result<Input, Rejected> {
+        if message.len() > BUFFER_LEN {
             return Err(Rejected);
         }
-        let opened = self.noise.open(datagram, out)?;
-        match (kind, opened) {
-            (Kind::Initiation, Opened::Reply(len)) if len == 92 => {
-                self.born(now, index_at(out, 4), false);
-                self.touched(now);
-                Ok(Input::Handled(Some(len)))
-            }
-            // A cookie: the initiation itself was not looked at.
-            (Kind::Initiation | Kind::Response, Opened::Reply(len)) if len == 64 => {
-                Ok(Input::Handled(Some(len)))
-            }
-            (Kind::Response, Opened::Reply(len)) => {
-                let index = index_at(datagram, 8);
-                self.born(now, index, true);
-                self.confirmed(now, index);
-                self.touched(now);
-                // The core's keepalive confirms the keys; queued packets do
-                // the same and make it superfluous, but it must go first: the
-                // peer accepts data only after the first authentic packet.
-                self.ready.push_back(out[..len].to_vec());
-                self.release(now, rng);
-                Ok(Input::Handled(None))
-            }
-            (Kind::Data, Opened::Packet(len, source)) => {
-                self.confirmed(now, index_at(datagram, 4));
-                self.touched(now);
-                if self.answer_at.is_none() {
-                    self.answer_at = Some(now + KEEPALIVE);
-                }
-                self.rekey_on_receive(now, rng);
-                self.release(now, rng);
-                Ok(Input::Packet(len, source))
-            }
-            (Kind::Data, Opened::Empty) => {
-                self.confirmed(now, index_at(datagram, 4));
-                self.touched(now);
-                self.release(now, rng);
-                Ok(Input::Handled(None))
-            }
-            (Kind::Cookie, Opened::Empty) => Ok(Input::Handled(None)),
-            _ => Err(Rejected),
+        let opened = self.noise.open(now, message, out)?;
+        let current = self.noise.current();
+        if opened.renewed && current.is_some_and(|c| now.duration_since(c.at) < REKEY_TIMEOUT) {
+            // The peer's handshake came through: ours is not needed any more.
+            self.attempt = None;
         }
+        self.touched(now);
+        let packet = out.get(..opened.len).and_then(inner::packet);
+        if packet.is_some() {
+            if self.answer_at.is_none() {
+                self.answer_at = Some(now + KEEPALIVE_TIMEOUT);
+            }
+            self.renew(
+                now,
+                REJECT_AFTER_TIME - KEEPALIVE_TIMEOUT - REKEY_TIMEOUT,
+                rng,
+            );
+        }
+        self.release(now, rng);
+        Ok(match packet {
+            Some((len, source)) => Input::Packet(len, source),
+            None => Input::Handled(None),
+        })
     }
 
     /// A data packet that surely is the peer's belongs to no session in force:
     /// one of the two clocks jumped or stood still, and the peer does not know
     /// that its session is over.
-    pub(crate) fn outdated(&mut self, now: Instant, datagram: &[u8], rng: &mut impl Rng) {
-        if kind(datagram) == Kind::Data
-            && !self.accepts(now, index_at(datagram, 4))
+    pub(crate) fn outdated(&mut self, now: Instant, datagram: &[u8], rng: &mut Random) {
+        if receiver_index(datagram).is_some_and(|index| !self.noise.accepts(now, index))
             && self
                 .last_handshake
                 .is_none_or(|at| now.duration_since(at) >= REKEY_TIMEOUT)
@@ -224,7 +239,9 @@ impl<N: Noise> Tunnel<N> {
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to run next.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let no_reply = self.unanswered.map(|t| t + KEEPALIVE + REKEY_TIMEOUT);
+        let no_reply = self
+            .unanswered
+            .map(|t| t + KEEPALIVE_TIMEOUT + REKEY_TIMEOUT);
         [
             self.attempt.as_ref().map(|a| a.retry_at),
             self.answer_at,
@@ -238,7 +255,7 @@ impl<N: Noise> Tunnel<N> {
             } else {
                 None
             },
-            self.current.map(|c| c.at + FORGET_AFTER),
+            self.forget_at,
         ]
         .into_iter()
         .flatten()
@@ -246,12 +263,13 @@ impl<N: Noise> Tunnel<N> {
     }
 
     /// Does what is due.
-    pub(crate) fn handle_timeout(&mut self, now: Instant, rng: &mut impl Rng) {
+    pub(crate) fn handle_timeout(&mut self, now: Instant, rng: &mut Random) {
         if let Some(attempt) = &self.attempt
             && now >= attempt.retry_at
         {
-            if now.duration_since(attempt.started) >= REKEY_ATTEMPT && !self.keepalive {
+            if now.duration_since(attempt.started) >= REKEY_ATTEMPT_TIME && !self.keepalive {
                 self.attempt = None;
+                self.noise.abandon(rng);
                 self.queue.clear();
                 self.unanswered = None;
             } else {
@@ -260,82 +278,46 @@ impl<N: Noise> Tunnel<N> {
         }
         if self
             .unanswered
-            .is_some_and(|t| now >= t + KEEPALIVE + REKEY_TIMEOUT)
+            .is_some_and(|t| now >= t + KEEPALIVE_TIMEOUT + REKEY_TIMEOUT)
         {
             self.unanswered = None;
             self.start(now, rng);
         }
         if self.answer_at.is_some_and(|t| now >= t) {
             self.answer_at = None;
-            if self.usable(now) {
-                self.send_empty(now, rng);
-            }
+            self.poke(now, rng);
         }
         if self.keepalive && self.last_traffic.is_none_or(|t| now >= t + PERSISTENT) {
             self.last_traffic = Some(now);
             self.send_empty(now, rng);
         }
-        if self.current.is_some_and(|c| now >= c.at + FORGET_AFTER) {
-            self.noise.forget();
-            self.current = None;
-            self.births = [None; 8];
+        if self.forget_at.is_some_and(|at| now >= at) {
+            self.forget_at = None;
+            self.noise.forget(rng);
         }
     }
 
     /// Sends a keepalive, if there is a session: tells the peer that this side
     /// can be reached.
-    pub(crate) fn poke(&mut self, now: Instant, rng: &mut impl Rng) {
-        if self.usable(now) {
+    pub(crate) fn poke(&mut self, now: Instant, rng: &mut Random) {
+        if self.noise.can_seal(now) {
             self.send_empty(now, rng);
         }
     }
 
     /// Retries a running handshake now: a better path turned up.
-    pub(crate) fn nudge(&mut self, now: Instant, rng: &mut impl Rng) {
+    pub(crate) fn nudge(&mut self, now: Instant, rng: &mut Random) {
         if self.attempt.as_ref().is_some_and(|a| a.tries < 8) {
             self.initiate(now, rng);
         }
     }
 
-    fn usable(&self, now: Instant) -> bool {
-        self.current
-            .is_some_and(|c| now.duration_since(c.at) < REJECT_AFTER)
-            && self.noise.has_session()
-    }
-
-    fn accepts(&self, now: Instant, index: u32) -> bool {
-        self.births[slot(index)]
-            .is_some_and(|b| b.index == index && now.duration_since(b.at) < REJECT_AFTER)
-    }
-
-    fn born(&mut self, now: Instant, index: u32, initiator: bool) {
-        self.births[slot(index)] = Some(Birth {
-            index,
-            at: now,
-            initiator,
-        });
-        if initiator {
-            self.attempt = None;
-        }
+    /// A handshake was completed.
+    fn shook(&mut self, now: Instant) {
         self.last_handshake = Some(now);
+        self.forget_at = Some(now + FORGET_AFTER);
         self.established = true;
-    }
-
-    /// Packets may be sent on session `index`, unless a newer one works.
-    fn confirmed(&mut self, now: Instant, index: u32) {
-        let Some(birth) = self.births[slot(index)] else {
-            return;
-        };
-        if self
-            .current
-            .is_none_or(|c| c.index != index && birth.at >= c.at)
-        {
-            self.current = Some(birth);
-            // The peer's handshake came through: ours is not needed any more.
-            if now.duration_since(birth.at) < REKEY_TIMEOUT {
-                self.attempt = None;
-            }
-        }
+        self.touched(now);
     }
 
     fn touched(&mut self, now: Instant) {
@@ -343,36 +325,28 @@ impl<N: Noise> Tunnel<N> {
         self.last_traffic = Some(now);
     }
 
-    fn sent(&mut self, now: Instant, data: bool, rng: &mut impl Rng) {
-        self.last_tx = Some(now);
+    fn sent(&mut self, now: Instant, data: bool, rng: &mut Random) {
         self.last_traffic = Some(now);
         self.answer_at = None;
         if data && self.unanswered.is_none() {
             self.unanswered = Some(now);
         }
-        if self
-            .current
-            .is_some_and(|c| c.initiator && now.duration_since(c.at) >= REKEY_AFTER)
-        {
+        self.renew(now, REKEY_AFTER_TIME, rng);
+    }
+
+    /// Begins a handshake if the session is worn, or if it is this old and
+    /// began on this side.
+    fn renew(&mut self, now: Instant, age: Duration, rng: &mut Random) {
+        if self.noise.current().is_some_and(|current| {
+            current.worn || current.initiator && now.duration_since(current.at) >= age
+        }) {
             self.start(now, rng);
         }
     }
 
-    fn rekey_on_receive(&mut self, now: Instant, rng: &mut impl Rng) {
-        let limit = REJECT_AFTER - KEEPALIVE - REKEY_TIMEOUT;
-        if self
-            .current
-            .is_some_and(|c| c.initiator && now.duration_since(c.at) >= limit)
-        {
-            self.start(now, rng);
-        }
-    }
-
-    fn send_empty(&mut self, now: Instant, rng: &mut impl Rng) {
-        let mut out = [0; INITIAL];
-        if self.usable(now)
-            && let Some(len) = self.noise.seal(&[], &mut out)
-        {
+    fn send_empty(&mut self, now: Instant, rng: &mut Random) {
+        let mut out = [0; OVERHEAD];
+        if let Some(len) = self.noise.seal(now, &[], 0, &mut out) {
             self.ready.push_back(out[..len].to_vec());
             self.sent(now, false, rng);
         } else {
@@ -381,13 +355,13 @@ impl<N: Noise> Tunnel<N> {
     }
 
     /// Sends what waited for a session.
-    fn release(&mut self, now: Instant, rng: &mut impl Rng) {
-        if self.queue.is_empty() || !self.usable(now) {
+    fn release(&mut self, now: Instant, rng: &mut Random) {
+        if self.queue.is_empty() || !self.noise.can_seal(now) {
             return;
         }
-        let mut out = vec![0; MAX_DATAGRAM];
+        let mut out = vec![0; BUFFER_LEN];
         while let Some(packet) = self.queue.pop_front() {
-            let Some(len) = self.noise.seal(&packet, &mut out) else {
+            let Some(len) = self.noise.seal(now, &packet, BASE_MTU, &mut out) else {
                 break;
             };
             self.ready.push_back(out[..len].to_vec());
@@ -395,7 +369,7 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
-    fn start(&mut self, now: Instant, rng: &mut impl Rng) {
+    fn start(&mut self, now: Instant, rng: &mut Random) {
         if self.attempt.is_none() {
             self.attempt = Some(Attempt {
                 started: now,
@@ -406,33 +380,19 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
-    fn initiate(&mut self, now: Instant, rng: &mut impl Rng) {
-        let working = self.usable(now);
-        let mut out = [0; INITIAL];
-        let made = self.noise.initiate(&mut out);
-        if self.current.is_some() && !self.noise.has_session() {
-            // The core gave its keys up.
-            self.current = None;
-        }
+    fn initiate(&mut self, now: Instant, rng: &mut Random) {
         let Some(attempt) = &mut self.attempt else {
             return;
         };
         let wait = match FIRST_RETRIES.get(usize::try_from(attempt.tries).unwrap_or(usize::MAX)) {
-            Some(first) if !working => *first,
+            Some(first) if !self.noise.can_seal(now) => *first,
             _ => REKEY_TIMEOUT,
         };
+        let jitter = Duration::from_millis(rng.random_range(0..=REKEY_JITTER_MS));
         attempt.tries += 1;
-        attempt.retry_at = now + wait + Duration::from_millis(rng.random_range(0..JITTER_MS));
-        if let Some(len) = made {
-            self.last_tx = Some(now);
-            self.ready.push_back(out[..len].to_vec());
+        attempt.retry_at = now + wait + jitter;
+        if let Some(initiation) = self.noise.initiate(now, rng) {
+            self.ready.push_back(initiation.to_vec());
         }
     }
-}
-
-/// Room for a handshake message or a keepalive.
-const INITIAL: usize = crate::noise::INITIATION_LEN;
-
-fn slot(index: u32) -> usize {
-    (index & 7) as usize
 }

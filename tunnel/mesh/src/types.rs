@@ -4,6 +4,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use adit_keys::{DiscoPrivate, DiscoPublic, NodePrivate, NodePublic};
+use adit_noise::Clock;
 use uuid::Uuid;
 
 /// Who this node is.
@@ -13,9 +14,11 @@ pub struct MeshConfig {
     pub node_key: NodePrivate,
     /// Path discovery identity.
     pub disco_key: DiscoPrivate,
-    /// Seed of transaction ids, nonces and jitter. Handshakes draw from the
-    /// operating system all the same.
-    pub seed: u64,
+    /// All randomness follows from this, keys of handshakes included: it must
+    /// come from the operating system, except in tests.
+    pub seed: [u8; 32],
+    /// The date, for handshakes.
+    pub clock: Clock,
 }
 
 /// A peer as granted by the coordinator.

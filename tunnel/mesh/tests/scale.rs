@@ -40,7 +40,8 @@ impl Member {
         let mesh = Mesh::new(MeshConfig {
             node_key,
             disco_key,
-            seed: number as u64,
+            seed: std::array::from_fn(|n| (number >> (n % 8 * 8)) as u8),
+            clock: adit_mesh::Clock::new(Instant::now(), Duration::from_secs(1_800_000_000)),
         });
         Self { mesh, config }
     }

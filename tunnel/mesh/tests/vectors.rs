@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "test")]
 
 use std::net::{Ipv6Addr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use adit_keys::{DiscoPrivate, NodePrivate};
 use adit_mesh::{BUFFER_LEN, Event, Mesh, MeshConfig, PeerConfig, Received, Transmit, Via};
@@ -43,7 +43,8 @@ fn responder() -> Mesh {
     let mut mesh = Mesh::new(MeshConfig {
         node_key: NodePrivate::from_bytes(array(&keys["b_static_private"])),
         disco_key,
-        seed: 1,
+        seed: [1; 32],
+        clock: adit_mesh::Clock::new(Instant::now(), Duration::from_secs(1_800_000_000)),
     });
     let initiator = NodePrivate::from_bytes(array(&keys["a_static_private"])).public();
     assert_eq!(initiator.as_bytes(), &array(&keys["a_static_public"]));
@@ -107,7 +108,8 @@ fn a_recorded_initiation_for_another_node_is_ignored() {
     let mut mesh = Mesh::new(MeshConfig {
         node_key: NodePrivate::generate(),
         disco_key: DiscoPrivate::generate(),
-        seed: 1,
+        seed: [1; 32],
+        clock: adit_mesh::Clock::new(Instant::now(), Duration::from_secs(1_800_000_000)),
     });
     let mut out = [0; BUFFER_LEN];
     mesh.handle_udp(

@@ -25,7 +25,7 @@ use std::future::Future;
 use std::net::Ipv6Addr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use adit_keys::{DiscoPublic, NodePublic};
 use adit_mesh::{BUFFER_LEN, Mesh, MeshConfig};
@@ -133,6 +133,12 @@ impl Core {
             node_key: config.node_key,
             disco_key: config.disco_key,
             seed: rand::random(),
+            clock: adit_mesh::Clock::new(
+                now,
+                SystemTime::now()
+                    .duration_since(SystemTime::UNIX_EPOCH)
+                    .unwrap_or_default(),
+            ),
         });
         mesh.set_blocked(now, config.block_endpoints);
         let mut stack_config = StackConfig::new(config.addresses.clone(), rand::random());

@@ -8,7 +8,7 @@ use adit_keys::NONCE_LEN;
 use rand::RngCore;
 
 use super::{Mesh, PeerIndex};
-use crate::noise::MAX_DATAGRAM;
+use crate::BUFFER_LEN;
 use crate::paths::Action;
 use crate::types::{Event, Transmit, Via};
 
@@ -57,7 +57,7 @@ impl Mesh {
                     },
                 };
                 // As long as the ping: shows that this direction carries it too.
-                let len = datagram.len().min(MAX_DATAGRAM);
+                let len = datagram.len().min(BUFFER_LEN);
                 self.send_disco(index, back, len, &Message::Pong { tx, src });
             }
             Message::Pong { tx, .. } => {

@@ -1,12 +1,11 @@
 //! Who may talk to this node.
 
-use std::net::Ipv6Addr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use uuid::Uuid;
 
 use super::{Mesh, PeerIndex};
-use crate::noise::Boring;
 use crate::paths::Paths;
 use crate::peer::Peer;
 use crate::tunnel::Tunnel;
@@ -63,17 +62,13 @@ impl Mesh {
 
     fn insert(&mut self, config: &PeerConfig) -> PeerIndex {
         let index = loop {
-            self.next_index = (self.next_index + 1) & 0x00ff_ffff;
+            self.next_index = self.next_index.wrapping_add(1);
             if !self.peers.contains_key(&self.next_index) {
                 break self.next_index;
             }
         };
-        let source = config
-            .allowed_ips
-            .first()
-            .copied()
-            .unwrap_or(Ipv6Addr::LOCALHOST);
-        let noise = Boring::new(&self.node_key, &config.node_key, index, source);
+        let key = config.node_key.to_x25519();
+        let noise = adit_noise::Peer::new(Arc::clone(&self.identity), key, index);
         let mut paths = Paths::default();
         if self.blocked {
             // Nothing is active yet, so the time does not matter.
@@ -132,9 +127,10 @@ impl Mesh {
         let Some(index) = self.by_id.remove(&id) else {
             return;
         };
-        let Some(peer) = self.peers.remove(&index) else {
+        let Some(mut peer) = self.peers.remove(&index) else {
             return;
         };
+        peer.tunnel.close(&mut self.rng);
         self.by_key.remove(&peer.key());
         if self.by_disco.get(&peer.config.disco_key) == Some(&index) {
             self.by_disco.remove(&peer.config.disco_key);

@@ -6,26 +6,22 @@ mod grants;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::net::{Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use adit_keys::{DiscoPrivate, DiscoPublic, NodePrivate, NodePublic};
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use adit_keys::{DiscoPrivate, DiscoPublic, NodePublic};
+use adit_noise::{Admission, Guard, Identity, Kind, Origin, Random, kind, receiver_index};
 use uuid::Uuid;
 
-use crate::noise::{Introducer, Kind, kind, receiver_index};
 use crate::paths::Paths;
 use crate::peer::Peer;
-use crate::tunnel::{Input, Output};
+use crate::tunnel::{Input, Message, Output};
 use crate::types::{Event, Load, MeshConfig, PeerInfo, Received, Sealed, Transmit, Via};
-
-/// Initiations from unknown addresses examined per second.
-const INTRODUCTIONS: u32 = 100;
 
 /// Most control datagrams waiting to be sent; the oldest goes first.
 const MAX_QUEUED: usize = 4096;
 
-/// Number of a peer, and of its tunnel in session indices; below 2^24.
+/// Number of a peer, and owner of its session numbers.
 type PeerIndex = u32;
 
 /// Deadlines that packets bring lie at least this far ahead.
@@ -46,13 +42,12 @@ const TICK: Duration = Duration::from_millis(1);
 /// [`handle_timeout`](Self::handle_timeout) when
 /// [`poll_timeout`](Self::poll_timeout) has passed.
 pub struct Mesh {
-    node_key: NodePrivate,
     node_public: NodePublic,
     disco_key: DiscoPrivate,
     disco_public: DiscoPublic,
-    introducer: Introducer,
-    introductions: (u32, Option<Instant>),
-    rng: StdRng,
+    identity: Arc<Identity>,
+    guard: Guard,
+    rng: Random,
     peers: HashMap<PeerIndex, Peer>,
     next_index: u32,
     by_id: HashMap<Uuid, PeerIndex>,
@@ -82,17 +77,15 @@ impl Mesh {
     /// A node without peers.
     #[must_use]
     pub fn new(config: MeshConfig) -> Self {
-        let mut rng = StdRng::seed_from_u64(config.seed);
-        let introducer = Introducer::new(&config.node_key);
+        let identity = Arc::new(Identity::new(config.node_key.to_x25519(), config.clock));
         Self {
             node_public: config.node_key.public(),
-            node_key: config.node_key,
             disco_public: config.disco_key.public(),
             disco_key: config.disco_key,
-            introducer,
-            introductions: (0, None),
-            next_index: rng.random_range(0..1 << 24),
-            rng,
+            guard: Guard::new(Arc::clone(&identity)),
+            identity,
+            next_index: 0,
+            rng: Random::new(config.seed),
             peers: HashMap::new(),
             by_id: HashMap::new(),
             by_key: HashMap::new(),
@@ -177,7 +170,7 @@ impl Mesh {
         }
     }
 
-    fn for_all(&mut self, now: Instant, mut change: impl FnMut(&mut Peer, &mut StdRng)) {
+    fn for_all(&mut self, now: Instant, mut change: impl FnMut(&mut Peer, &mut Random)) {
         let mut all: Vec<_> = self.peers.keys().copied().collect();
         // What is drawn at random must not depend on the order of a hash.
         all.sort_unstable();
@@ -216,7 +209,8 @@ impl Mesh {
         };
         let index = peer.index;
         peer.paths.sent(now, &mut self.rng);
-        let sealed = match peer.tunnel.send(now, packet, out, &mut self.rng) {
+        let largest = peer.paths.mtu();
+        let sealed = match peer.tunnel.send(now, packet, largest, out, &mut self.rng) {
             Output::Sealed(len) => {
                 peer.tx_bytes += packet.len() as u64;
                 Sealed::Ready {
@@ -252,10 +246,20 @@ impl Mesh {
             }
             return Received::Nothing;
         }
-        let Some(index) = self.peer_of(now, datagram) else {
-            return Received::Nothing;
-        };
-        self.open(now, index, Via::Udp(from), datagram, out)
+        let via = Via::Udp(from);
+        match self.admit(now, via, datagram) {
+            Some((index, message)) => self.open(now, index, via, message, out),
+            None => {
+                let mut at = self
+                    .by_direct
+                    .range((from, PeerIndex::MIN)..=(from, PeerIndex::MAX));
+                // The path in use of one peer only.
+                if let (Some(&(_, index)), None) = (at.next(), at.next()) {
+                    self.unknown(now, index, datagram);
+                }
+                Received::Nothing
+            }
+        }
     }
 
     /// Takes a packet that `key` sent through the relay of `region`. `out`
@@ -276,34 +280,64 @@ impl Mesh {
         let Some(index) = self.by_key.get(&key).copied() else {
             return Received::Nothing;
         };
-        // The relay vouches for the sender; a session of another peer inside
+        // The relay vouches for the sender; a message of another peer inside
         // its packets is a lie.
-        if let Some(receiver) = receiver_index(datagram)
-            && receiver >> 8 != index
-        {
-            return Received::Nothing;
+        match self.admit(now, via, datagram) {
+            Some((of, message)) if of == index => self.open(now, index, via, message, out),
+            Some(_) => Received::Nothing,
+            None => {
+                self.unknown(now, index, datagram);
+                Received::Nothing
+            }
         }
-        self.open(now, index, via, datagram, out)
     }
 
-    /// Whose tunnel a datagram from the open network belongs to.
-    fn peer_of(&mut self, now: Instant, datagram: &[u8]) -> Option<PeerIndex> {
-        if let Some(receiver) = receiver_index(datagram) {
-            return Some(receiver >> 8);
+    /// `datagram` surely came from this peer, but names no session.
+    fn unknown(&mut self, now: Instant, index: PeerIndex, datagram: &[u8]) {
+        if kind(datagram) == Some(Kind::Data)
+            && let Some(peer) = self.peers.get_mut(&index)
+        {
+            peer.tunnel.outdated(now, datagram, &mut self.rng);
+            self.after(now, index);
         }
-        if kind(datagram) != Kind::Initiation {
-            return None;
+    }
+
+    /// Whose tunnel a datagram belongs to, and what it is there.
+    fn admit<'a>(
+        &mut self,
+        now: Instant,
+        via: Via,
+        datagram: &'a [u8],
+    ) -> Option<(PeerIndex, Message<'a>)> {
+        let kind = kind(datagram)?;
+        let owner = match receiver_index(datagram) {
+            Some(receiver) => Some(self.rng.owner(receiver)?),
+            None => None,
+        };
+        if matches!(kind, Kind::Initiation | Kind::Response) {
+            let origin = match via {
+                Via::Udp(from) => Origin::Udp(from),
+                Via::Derp { key, .. } => Origin::Relay(*key.as_bytes()),
+            };
+            match self.guard.admit(now, origin, datagram, &mut self.rng) {
+                Admission::Accept => {}
+                Admission::Cookie(reply) => {
+                    self.transmit(Transmit {
+                        via,
+                        data: reply.to_vec(),
+                    });
+                    return None;
+                }
+                Admission::Drop => return None,
+            }
         }
-        let (count, since) = &mut self.introductions;
-        if since.is_none_or(|t| now.duration_since(t).as_secs() >= 1) {
-            (*count, *since) = (0, Some(now));
+        if kind == Kind::Initiation {
+            let incoming = self.identity.examine(datagram).ok()?;
+            let sender = NodePublic::from_bytes(incoming.sender().to_bytes());
+            let index = self.by_key.get(&sender).copied()?;
+            return Some((index, Message::Initiation(Box::new(incoming))));
         }
-        *count += 1;
-        if *count > INTRODUCTIONS {
-            return None;
-        }
-        let key = self.introducer.sender(datagram)?;
-        self.by_key.get(&key).copied()
+        Some((owner?, Message::Other(kind, datagram)))
     }
 
     fn open(
@@ -311,20 +345,24 @@ impl Mesh {
         now: Instant,
         index: PeerIndex,
         via: Via,
-        datagram: &[u8],
+        message: Message<'_>,
         out: &mut [u8],
     ) -> Received {
         let Some(peer) = self.peers.get_mut(&index) else {
             return Received::Nothing;
         };
-        let Ok(input) = peer.tunnel.receive(now, datagram, out, &mut self.rng) else {
+        let data = match &message {
+            Message::Other(Kind::Data, data) => Some(*data),
+            _ => None,
+        };
+        let Ok(input) = peer.tunnel.receive(now, message, out, &mut self.rng) else {
             // Replays are normal while both paths are used.
             let vouched = match via {
                 Via::Udp(from) => peer.paths.direct() == Some(from),
                 Via::Derp { .. } => true,
             };
-            if vouched {
-                peer.tunnel.outdated(now, datagram, &mut self.rng);
+            if vouched && let Some(data) = data {
+                peer.tunnel.outdated(now, data, &mut self.rng);
                 self.after(now, index);
             }
             return Received::Nothing;
@@ -350,13 +388,12 @@ impl Mesh {
                 }
             }
             Input::Handled(reply) => {
-                if let Some(len) = reply {
+                if let Some(data) = reply {
                     // Answer the way it came: that way works.
-                    let transmit = Transmit {
+                    self.transmit(Transmit {
                         via,
-                        data: out[..len].to_vec(),
-                    };
-                    self.transmit(transmit);
+                        data: data.to_vec(),
+                    });
                 }
                 Received::Nothing
             }

@@ -19,7 +19,8 @@ use rand::Rng;
 use crate::score::{Measured, better};
 use crate::types::{NotDirect, Via};
 use probing::spacing;
-use size::{BASE_MTU, Size};
+pub(crate) use size::BASE_MTU;
+use size::Size;
 
 /// A peer counts as active this long after the last packet sent to it.
 const ACTIVE: Duration = Duration::from_secs(45);

@@ -17,7 +17,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::noise::{MAX_DATAGRAM, OVERHEAD};
+use crate::{BUFFER_LEN, OVERHEAD};
 
 /// Length of a usual ping.
 pub(crate) const BASE: usize = adit_disco::PADDED_DATAGRAM_LEN;
@@ -27,10 +27,10 @@ pub(crate) const BASE_MTU: usize = 1280;
 
 /// UDP payloads that are tried: what fits into links of 1420 (tunnels), 1460
 /// (some clouds), 1500 over IPv6 and IPv4, 9000 and more bytes.
-const LADDER: [usize; 6] = [1392, 1432, 1452, 1472, 8952, MAX_DATAGRAM];
+const LADDER: [usize; 6] = [1392, 1432, 1452, 1472, 8952, BUFFER_LEN];
 
 /// What is tried through a relay.
-const RELAYED: [usize; 1] = [MAX_DATAGRAM];
+const RELAYED: [usize; 1] = [BUFFER_LEN];
 
 /// Datagrams with data after which larger ones are worth a search.
 const WORTH: u32 = 32;
@@ -117,7 +117,7 @@ impl Size {
 
     /// A datagram with data goes out. The lengths to be tried now, if any.
     pub(crate) fn sent(&mut self, now: Instant) -> &'static [usize] {
-        if self.foreign || self.proven == MAX_DATAGRAM {
+        if self.foreign || self.proven == BUFFER_LEN {
             return &[];
         }
         self.carried = self.carried.saturating_add(1);
@@ -195,7 +195,7 @@ mod tests {
         size.ponged(now, 1452, 1452);
         assert_eq!(size.mtu(), 1440, "a smaller one is no news");
         assert!(size.sent(now).is_empty(), "one search at a time");
-        assert_eq!(size.sent(now + AGAIN_MIN), [8952, MAX_DATAGRAM]);
+        assert_eq!(size.sent(now + AGAIN_MIN), [8952, BUFFER_LEN]);
     }
 
     #[test]
@@ -215,13 +215,13 @@ mod tests {
     fn a_relay_is_asked_once_for_the_largest() {
         let now = Instant::now();
         let mut size = Size::relayed();
-        assert_eq!(busy(&mut size, now), [MAX_DATAGRAM]);
-        size.ponged(now, MAX_DATAGRAM, MAX_DATAGRAM);
+        assert_eq!(busy(&mut size, now), [BUFFER_LEN]);
+        size.ponged(now, BUFFER_LEN, BUFFER_LEN);
         assert_eq!(size.mtu(), crate::MAX_MTU);
         assert!(size.sent(now + AGAIN_MAX).is_empty());
         size.restart();
         assert_eq!(size.mtu(), BASE_MTU);
-        assert_eq!(busy(&mut size, now), [MAX_DATAGRAM]);
+        assert_eq!(busy(&mut size, now), [BUFFER_LEN]);
     }
 
     #[test]

@@ -137,6 +137,7 @@ impl Net {
             node_key,
             disco_key,
             seed: self.rng.random(),
+            clock: adit_mesh::Clock::new(self.now, Duration::from_secs(1_800_000_000)),
         });
         mesh.set_endpoints(self.now, vec![addr]);
         self.by_addr.insert(addr, self.nodes.len());

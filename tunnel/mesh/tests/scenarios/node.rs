@@ -85,6 +85,7 @@ impl Node {
                 node_key,
                 disco_key,
                 seed: rng.random(),
+                clock: adit_mesh::Clock::new(now, Duration::from_secs(1_800_000_000)),
             }),
             stack: Stack::new(stack, now),
             id,
