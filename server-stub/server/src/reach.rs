@@ -30,6 +30,8 @@ pub(crate) use http::{ask, relay};
 
 /// How long an agent may take to accept a connection.
 const LIMIT: Duration = Duration::from_secs(30);
+/// How long the coordinator may take to tell of a connected agent.
+const NEWS: Duration = Duration::from_secs(10);
 /// Pause before another attempt while the agent is unknown for a moment.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Questions that may wait for the driver.
@@ -65,6 +67,9 @@ pub(crate) enum Unreachable {
     #[error("start a tunnel: {0}")]
     Node(String),
     /// The coordinator had no news of the agent.
+    #[error("the agent is not in the tunnel network (waited {} s)", NEWS.as_secs())]
+    Unknown,
+    /// It is known, but nothing comes back.
     #[error("the agent did not answer within {} s", LIMIT.as_secs())]
     Silent,
     /// It is there but does not take the connection.
@@ -119,10 +124,11 @@ impl Tunnel {
         let remote = SocketAddrV6::new(addr::tailnet_ip(self.agent), port, 0, 0);
         let until = Instant::now() + LIMIT;
         let mut known = self.known.clone();
-        match timeout_at(until, known.wait_for(|known| *known)).await {
+        let news = Instant::now() + NEWS;
+        match timeout_at(news, known.wait_for(|known| *known)).await {
             Ok(Ok(_)) => {}
             Ok(Err(_)) => return Err(Unreachable::Node("the tunnel is closed".to_owned())),
-            Err(_) => return Err(Unreachable::Silent),
+            Err(_) => return Err(Unreachable::Unknown),
         }
         loop {
             let left = until.saturating_duration_since(Instant::now());

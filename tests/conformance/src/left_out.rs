@@ -153,6 +153,20 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         subject: Subject::Rest,
+        recordings: &["list-show", "prebuild-claim"],
+        request: "GET /api/v2/workspaceagents/*/listening-ports",
+        part: ALL,
+        reason: "the server asks the agent, and that of the replay has no tunnel",
+    },
+    Row {
+        subject: Subject::Rest,
+        recordings: &["prebuild-claim"],
+        request: "GET /api/v2/workspaceagents/*/containers?label=devcontainer.config_file%3D&label=devcontainer.local_folder%3D",
+        part: ALL,
+        reason: "the server asks the agent, and that of the replay has no tunnel",
+    },
+    Row {
+        subject: Subject::Rest,
         recordings: &["editor-rest"],
         request: "GET /.well-known/oauth-authorization-server",
         part: ALL,
