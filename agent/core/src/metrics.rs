@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 
+use adit_agent_exec::Tally;
 use adit_messages::agent::stats::{Metric, metric};
 
 type Labels = Vec<(&'static str, String)>;
@@ -20,15 +21,16 @@ pub struct Metrics {
     values: Mutex<BTreeMap<(&'static str, Labels), Value>>,
 }
 
-impl Metrics {
-    /// Adds one to a counter.
-    pub fn count(&self, name: &'static str, labels: &[(&'static str, &str)]) {
+impl Tally for Metrics {
+    fn count(&self, name: &'static str, labels: &[(&'static str, &str)]) {
         self.change(name, labels, |old| match old {
             Some(Value::Counter(n)) => Value::Counter(n + 1.0),
             _ => Value::Counter(1.0),
         });
     }
+}
 
+impl Metrics {
     /// Sets a counter that somebody else keeps.
     pub fn set_counter(&self, name: &'static str, value: u64) {
         // Exact up to 2^53.

@@ -9,7 +9,7 @@
 //! | [`argv`] | from command text to an argument vector |
 //! | [`command`] | starting a process on pipes or on a terminal |
 //! | [`pty`], [`modes`] | pseudo terminals and SSH terminal modes |
-//! | [`report`] | telling the control plane who is connected |
+//! | [`report`] | telling the control plane who is connected, and counting |
 //!
 //! Everything here is Unix; a process always leads its own session.
 
@@ -29,5 +29,5 @@ pub use context::{CommandContext, ContextError, ContextProvider, StaticContext};
 pub use env::{EnvLayers, Environment};
 pub use modes::TerminalModes;
 pub use pty::{Pty, PtyReader, PtyWriter, WindowSize};
-pub use report::{ConnectionKind, ConnectionReporter, ReportGuard, Silent};
+pub use report::{ConnectionKind, ConnectionReporter, ReportGuard, Silent, Tally};
 pub use user::{User, UserError, expand_directory, expand_variables};

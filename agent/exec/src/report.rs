@@ -32,6 +32,12 @@ pub trait ConnectionReporter: Send + Sync + 'static {
     fn disconnected(&self, id: Uuid, kind: ConnectionKind, ip: &str, code: i32, reason: &str);
 }
 
+/// Counts what happened, by the name and the labels of a metric.
+pub trait Tally: Send + Sync + 'static {
+    /// Adds one to a counter.
+    fn count(&self, name: &'static str, labels: &[(&'static str, &str)]);
+}
+
 /// Reports to nobody.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
@@ -39,6 +45,10 @@ pub struct Silent;
 impl ConnectionReporter for Silent {
     fn connected(&self, _: Uuid, _: ConnectionKind, _: &str) {}
     fn disconnected(&self, _: Uuid, _: ConnectionKind, _: &str, _: i32, _: &str) {}
+}
+
+impl Tally for Silent {
+    fn count(&self, _: &'static str, _: &[(&'static str, &str)]) {}
 }
 
 /// One reported connection. Reports the end exactly once: by

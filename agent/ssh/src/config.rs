@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_agent_exec::{ConnectionReporter, ContextProvider};
+use adit_agent_exec::{ConnectionReporter, ContextProvider, Silent, Tally};
 
 /// Default of [`Config::max_timeout`].
 const DEFAULT_MAX_TIMEOUT: Duration = Duration::from_secs(72 * 3600);
@@ -18,6 +18,8 @@ pub struct Config {
     pub context: Arc<dyn ContextProvider>,
     /// Told about each session and each JetBrains forward.
     pub reporter: Arc<dyn ConnectionReporter>,
+    /// Counts sessions and failures under the names that Coder's agent uses.
+    pub tally: Arc<dyn Tally>,
     /// What a login shell on a terminal prints first.
     pub greeting: Arc<dyn Greeting>,
     /// Longest silence of a client. From 3 s on the server asks for a sign of
@@ -34,12 +36,13 @@ pub struct Config {
 }
 
 impl Config {
-    /// Everything allowed, no greeting, 72 h of silence.
+    /// Everything allowed, nothing counted, no greeting, 72 h of silence.
     #[must_use]
     pub fn new(context: Arc<dyn ContextProvider>, reporter: Arc<dyn ConnectionReporter>) -> Self {
         Self {
             context,
             reporter,
+            tally: Arc::new(Silent),
             greeting: Arc::new(NoGreeting),
             max_timeout: Some(DEFAULT_MAX_TIMEOUT),
             block_file_transfer: false,

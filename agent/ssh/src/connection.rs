@@ -41,6 +41,11 @@ impl Connection {
         let _ = self.protocol.set(protocol);
     }
 
+    /// Whether the peer ever got that far.
+    pub(crate) fn is_authenticated(&self) -> bool {
+        self.protocol.get().is_some()
+    }
+
     /// Opens a channel to the client.
     pub(crate) async fn open(&self, open: &OpenOut) -> Result<ChannelIo, OpenError> {
         let protocol = self.protocol.get().ok_or(OpenError::Unavailable)?;

@@ -30,6 +30,7 @@ mod server;
 mod session;
 mod settings;
 mod sftp;
+mod tally;
 mod tasks;
 mod x11;
 

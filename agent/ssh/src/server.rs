@@ -23,6 +23,7 @@ use crate::connection::Connection;
 use crate::handler::Handler;
 use crate::hostkey::HostKey;
 use crate::settings;
+use crate::tally;
 use crate::tasks::Tasks;
 use crate::x11::Displays;
 
@@ -155,6 +156,9 @@ impl Server {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, "SSH connection ended"),
             Err(_) => tracing::debug!("SSH connection reached its longest life"),
+        }
+        if !conn.is_authenticated() {
+            tally::connection_failed(&*self.shared.config.tally);
         }
         token.cancel();
         conn.tasks.finish(TASK_DEADLINE).await;

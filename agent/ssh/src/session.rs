@@ -19,6 +19,7 @@ use bytes::Bytes;
 
 use crate::agent_forward::AgentSocket;
 use crate::connection::Connection;
+use crate::tally::{self, Failure, SessionTally};
 use crate::{sftp, x11};
 use outcome::Outcome;
 use program::{Mode, Program};
@@ -48,7 +49,7 @@ impl Setup {
             let reporter = Arc::clone(&conn.server.config.reporter);
             ReportGuard::begin(reporter, kind, &conn.peer_ip, 1, "server_shutdown")
         });
-        let outcome = self.drive(&conn, start).await;
+        let outcome = self.drive(&conn, kind, start).await;
         let outcome = match outcome {
             Outcome::Gone if conn.server.closing.is_cancelled() => Outcome::ServerClosing,
             other => other,
@@ -60,11 +61,28 @@ impl Setup {
         self.io.finish(outcome.exit_status());
     }
 
-    async fn drive(&mut self, conn: &Arc<Connection>, start: Start) -> Outcome {
-        match start {
-            Start::Sftp => self.drive_sftp(conn).await,
-            Start::Shell => self.drive_program(conn, &[]).await,
-            Start::Exec(command) => self.drive_program(conn, &command).await,
+    async fn drive(
+        &mut self,
+        conn: &Arc<Connection>,
+        kind: ConnectionKind,
+        start: Start,
+    ) -> Outcome {
+        let command = match start {
+            Start::Sftp => return self.drive_sftp(conn).await,
+            Start::Shell => Bytes::new(),
+            Start::Exec(command) => command,
+        };
+        let tally = SessionTally {
+            tally: &*conn.server.config.tally,
+            kind,
+            pty: self.pty.is_some(),
+        };
+        match self.drive_program(conn, &tally, &command).await {
+            Ok(outcome) => outcome,
+            Err((failure, text)) => {
+                tally.failed(failure);
+                Outcome::Failed(text)
+            }
         }
     }
 
@@ -79,41 +97,52 @@ impl Setup {
         };
         let dir = context.working_dir().to_owned();
         let home = context.user.home;
+        tally::sftp_begun(&*config.tally);
         tokio::select! {
             biased;
             () = self.io.cut() => Outcome::Gone,
             done = sftp::serve(&self.io, dir, home) => match done {
                 Ok(()) => Outcome::SftpDone,
                 Err(_) if self.io.is_closed() => Outcome::Gone,
-                Err(error) => Outcome::SftpFailed(error.to_string()),
+                Err(error) => {
+                    tally::sftp_failed(&*config.tally);
+                    Outcome::SftpFailed(error.to_string())
+                }
             },
         }
     }
 
-    async fn drive_program(&mut self, conn: &Arc<Connection>, command: &[u8]) -> Outcome {
+    /// Fails if no program can be run.
+    async fn drive_program(
+        &mut self,
+        conn: &Arc<Connection>,
+        tally: &SessionTally<'_>,
+        command: &[u8],
+    ) -> Result<Outcome, (Failure, String)> {
         let config = &conn.server.config;
         if config.block_file_transfer && moves_files(command) {
             let _ = self.io.send(Bytes::from_static(BLOCKED_TEXT)).await;
-            return Outcome::Blocked;
+            return Ok(Outcome::Blocked);
         }
-        let context = match config.context.context() {
-            Ok(context) => context,
-            Err(error) => return Outcome::Failed(error.to_string()),
-        };
+        let context = config.context.context();
+        let context = context.map_err(|error| (Failure::Command, error.to_string()))?;
         let display = match &self.x11 {
             None => None,
             Some(request) => match x11::open_display(conn, request, &context.user.home).await {
                 Ok(display) => Some(display),
                 Err(error) => {
                     tracing::warn!(%error, "X11 forwarding");
-                    return Outcome::X11Failed;
+                    tally::x11_failed(tally.tally, error.label());
+                    return Ok(Outcome::X11Failed);
                 }
             },
         };
         let agent = match conn.agent_offered().then(|| AgentSocket::open(conn)) {
             None => None,
             Some(Ok(agent)) => Some(agent),
-            Some(Err(error)) => return Outcome::Failed(format!("forward agent: {error}")),
+            Some(Err(error)) => {
+                return Err((Failure::Listener, format!("forward agent: {error}")));
+            }
         };
         let mut env = context.environment(&self.env, display.as_ref().map(x11::Display::name));
         if let Some(agent) = &agent {
@@ -126,7 +155,7 @@ impl Setup {
                     .await
                     .is_err()
             {
-                return Outcome::Gone;
+                return Ok(Outcome::Gone);
             }
         }
         let command = context.command(&Invocation::Script(command), env);
@@ -138,9 +167,10 @@ impl Setup {
             Ok(program) => program,
             Err(error) => {
                 tracing::warn!(%error, "start program");
-                return Outcome::Failed(error.to_string());
+                return Err((Failure::Start, error.to_string()));
             }
         };
+        tally.begun();
         let evicted = async {
             match &display {
                 Some(display) => display.evicted().await,
@@ -154,7 +184,10 @@ impl Setup {
             outcome = program.drive(&self.io, &mut self.signals, &mut self.size) => outcome,
         };
         program.leave(&conn.server);
-        outcome
+        if matches!(outcome, Outcome::Failed(_)) {
+            tally.failed(Failure::Wait);
+        }
+        Ok(outcome)
     }
 }
 

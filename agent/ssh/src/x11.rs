@@ -44,6 +44,16 @@ pub(crate) enum X11Error {
     Listen(#[from] io::Error),
 }
 
+impl X11Error {
+    /// What failed, for the counter.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Exhausted | Self::Listen(_) => "listen",
+            Self::Cookie | Self::Authority(_) => "xauthority",
+        }
+    }
+}
+
 /// The displays in use, least recently used first.
 #[derive(Default)]
 pub(crate) struct Displays {

@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use adit_agent_exec::{Child, ExitStatus, Invocation, Signal, expand_variables};
+use adit_agent_exec::{Child, ExitStatus, Invocation, Signal, Tally as _, expand_variables};
 use tokio_util::sync::CancellationToken;
 
 use super::output::{LogFile, Pump};

@@ -89,6 +89,7 @@ async fn serve_ssh(
     };
     let config = &agent.config;
     let mut ssh = Config::new(agent.workspace.clone(), agent.reports.clone());
+    ssh.tally = agent.metrics.clone();
     ssh.greeting = agent.workspace.clone();
     ssh.max_timeout = Some(config.ssh_max_timeout).filter(|t| !t.is_zero());
     ssh.block_file_transfer = config.block_file_transfer;

@@ -1,9 +1,11 @@
 //! Port, socket, agent and X11 forwarding.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Stdio;
 
+use adit_test_harness::free_port;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::process::{Child, Command};
@@ -53,12 +55,6 @@ async fn exchange(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin, len: us
     };
     within(copy).await.unwrap();
     assert!(back == data);
-}
-
-/// A port that nobody uses at this moment.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 /// A client that only forwards; it is ready when its command has printed.
@@ -310,26 +306,26 @@ async fn jetbrains_backends_are_recognised() {
         return;
     }
     let server = Fixture::start().await;
-    // This program again, under a command line like that of a back end.
-    let mut backend = Command::new(std::env::current_exe().unwrap());
-    backend.args([
-        "--ignored",
-        "--nocapture",
-        "forward::backend",
-        "remote-dev-server",
-    ]);
-    server.prepare(&mut backend);
-    let mut backend = backend.spawn().unwrap();
-    let seen = read_until(backend.stdout.as_mut().unwrap(), "listening=\n").await;
-    let target = seen.split('=').nth(1).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = listener.local_addr().unwrap().port();
+    // A process with a command line like that of a back end, to which the
+    // listener belongs. It need not accept: the kernel does.
+    let mut command = Command::new("sleep");
+    command
+        .arg0("remote-dev-server")
+        .arg("600")
+        .stdin(OwnedFd::from(listener))
+        .kill_on_drop(true);
+    let backend = command.spawn().unwrap();
+    drop(command);
     let local = free_port();
-    let _client = forwarding(&server, &["-L", &format!("{local}:127.0.0.1:{target}")]).await;
+    let client = forwarding(&server, &["-L", &format!("{local}:127.0.0.1:{target}")]).await;
     let mut counts = server.server.watch_counts();
     let stream = TcpStream::connect(("127.0.0.1", local)).await.unwrap();
     within(counts.wait_for(|c| c.jetbrains == 1)).await.unwrap();
-    drop(stream);
+    drop((stream, backend));
     within(counts.wait_for(|c| c.jetbrains == 0)).await.unwrap();
-    drop(_client);
+    drop(client);
     let reports = server.reports.ended(2).await;
     let report = reports
         .iter()
@@ -337,15 +333,4 @@ async fn jetbrains_backends_are_recognised() {
         .unwrap();
     assert_eq!(report.ip, "127.0.0.1");
     assert_eq!(report.end, Some((0, "normal close".into())));
-}
-
-#[test]
-#[ignore = "a program for another test"]
-fn backend() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    println!("={}=listening=", listener.local_addr().unwrap().port());
-    while let Ok((mut stream, _)) = listener.accept() {
-        // Until the other side ends.
-        let _ = io::copy(&mut stream, &mut io::sink());
-    }
 }

@@ -10,6 +10,7 @@ use adit_agent_exec::{
     CommandContext, ConnectionKind, ConnectionReporter, EnvLayers, StaticContext, User,
 };
 use adit_agent_ssh::{Config, HostKey, Server};
+use adit_test_harness::need_tool;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -25,16 +26,7 @@ static KEY: LazyLock<HostKey> = LazyLock::new(|| HostKey::derive("alice", "dev",
 
 /// True if all tools exist; otherwise says so, and fails where CI runs.
 pub(crate) fn have(tools: &[&str]) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    for tool in tools {
-        let found = std::env::split_paths(&path).any(|dir| dir.join(tool).is_file());
-        if !found {
-            assert!(std::env::var_os("CI").is_none(), "{tool} is missing");
-            println!("SKIPPED: {tool} is not installed");
-            return false;
-        }
-    }
-    true
+    tools.iter().all(|tool| need_tool(tool).is_some())
 }
 
 /// A report of the server: kind, and how it ended if it has.
