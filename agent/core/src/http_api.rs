@@ -7,6 +7,7 @@
 mod containers;
 mod debug;
 mod directory;
+mod files;
 mod netcheck;
 mod reply;
 
@@ -32,8 +33,10 @@ use reply::{api_error, json, not_found, text};
 const HEAD_TIME: Duration = Duration::from_secs(20);
 /// How long answering may take.
 const ANSWER_TIME: Duration = Duration::from_secs(20);
-/// Largest request body, in bytes.
+/// Largest request in JSON, in bytes.
 const BODY: usize = 1 << 20;
+/// Largest file that is written, in bytes.
+const FILE: usize = 64 << 20;
 /// How long a port scan stays good.
 const SCAN_AGE: Duration = Duration::from_secs(1);
 
@@ -159,8 +162,20 @@ impl Api {
             "/api/v0/listening-ports" => self.listening_ports().await,
             "/api/v0/netcheck" => netcheck::answer(self.node.as_ref()).await,
             "/api/v0/context-config" => json(StatusCode::OK, &serde_json::json!({"parts": []})),
-            "/api/v0/list-directory" => match read_body(body).await {
+            "/api/v0/list-directory" => match read_body(body, BODY).await {
                 Ok(body) => directory::answer(query, &body).await,
+                Err(reply) => *reply,
+            },
+            "/api/v0/read-file" => {
+                const KNOWN: &[&str] = &["path", "offset", "limit"];
+                on_files(query, KNOWN, files::read).await
+            }
+            "/api/v0/read-file-lines" => {
+                on_files(query, files::LINE_PARAMETERS, files::read_lines).await
+            }
+            "/api/v0/resolve-path" => on_files(query, &["path"], files::resolve).await,
+            "/api/v0/write-file" => match read_body(body, FILE).await {
+                Ok(body) => on_files(query, &["path"], move |q| files::write(q, &body)).await,
                 Err(reply) => *reply,
             },
             _ => api_error(
@@ -222,16 +237,37 @@ impl Api {
     }
 }
 
-async fn read_body<B>(body: B) -> Result<Bytes, Box<Reply>>
+/// Does something to files, on a thread for what blocks.
+async fn on_files(
+    query: &str,
+    known: &[&str],
+    work: impl FnOnce(&files::Query) -> Result<Reply, files::Refusal> + Send + 'static,
+) -> Reply {
+    let query = match files::Query::parse(query, known) {
+        Ok(query) => query,
+        Err(refusal) => return refusal.into(),
+    };
+    match tokio::task::spawn_blocking(move || work(&query)).await {
+        Ok(Ok(reply)) => reply,
+        Ok(Err(refusal)) => refusal.into(),
+        Err(error) => api_error(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "The agent failed.",
+            Some(&error.to_string()),
+        ),
+    }
+}
+
+async fn read_body<B>(body: B, most: usize) -> Result<Bytes, Box<Reply>>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    match Limited::new(body, BODY).collect().await {
+    match Limited::new(body, most).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) => Err(Box::new(api_error(
             StatusCode::BAD_REQUEST,
-            "Request body must be valid JSON.",
+            "The request body could not be read.",
             Some(&error.to_string()),
         ))),
     }

@@ -122,7 +122,7 @@ async fn what_is_not_offered_says_so_in_json() {
     for (path, status) in [
         ("/api/v0/containers", 403),
         ("/api/v0/containers/watch", 404),
-        ("/api/v0/read-file?path=/x", 501),
+        ("/api/v0/git/watch", 501),
         ("/api/v0/processes/list", 501),
         ("/api/v0/list-directory", 405),
         ("/api/v1/list-directory", 404),
@@ -164,4 +164,107 @@ async fn directories_come_first() {
         .map(|e| (e["name"].as_str().expect("a name"), e["is_dir"] == true))
         .collect();
     assert_eq!(names, [("b", true), ("a", false), ("c", false)]);
+}
+
+/// What a file route answers: status, and the body.
+async fn on_file(api: &Arc<Api>, method: &str, route: &str, body: &str) -> (u16, String) {
+    let request = format!(
+        "{method} /api/v0/{route} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let got = ask(api, &request).await;
+    (got.status, got.body)
+}
+
+#[tokio::test]
+async fn files_are_written_whole_and_read_in_parts() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().expect("a directory");
+    let (api, _manifest) = api(dir.path());
+    let root = dir.path().canonicalize().expect("a directory");
+    let file = root.join("new/dir/file.txt");
+    let at = |route: &str, path: &Path| format!("{route}?path={}", path.display());
+    let (status, body) = on_file(&api, "POST", &at("write-file", &file), "one\ntwo\n").await;
+    assert_eq!(status, 200, "{body}");
+    let message: serde_json::Value = serde_json::from_str(&body).expect("json");
+    let expected = format!("Successfully wrote to \"{}\"", file.display());
+    assert_eq!(message["message"], expected);
+
+    // Through a link, with the mode the file has.
+    let link = root.join("link");
+    std::os::unix::fs::symlink("new/dir/file.txt", &link).expect("linked");
+    let mode = std::fs::Permissions::from_mode(0o740);
+    std::fs::set_permissions(&file, mode).expect("a mode");
+    let text = "first\nsecond line\nthird";
+    let (status, _) = on_file(&api, "POST", &at("write-file", &link), text).await;
+    assert_eq!(status, 200);
+    assert_eq!(std::fs::read_to_string(&file).expect("read"), text);
+    let meta = std::fs::metadata(&file).expect("a file");
+    assert_eq!(meta.permissions().mode() & 0o777, 0o740);
+    assert!(link.is_symlink());
+    let names = std::fs::read_dir(root.join("new/dir")).expect("read");
+    assert_eq!(names.count(), 1, "nothing temporary is left");
+
+    let part = format!("{}&offset=6&limit=6", at("read-file", &file));
+    assert_eq!(
+        on_file(&api, "GET", &part, "").await,
+        (200, "second".into())
+    );
+    let lines = format!("{}&offset=2&max_line_bytes=8", at("read-file-lines", &file));
+    let (status, body) = on_file(&api, "GET", &lines, "").await;
+    assert_eq!(status, 200);
+    let lines: serde_json::Value = serde_json::from_str(&body).expect("json");
+    let expected = serde_json::json!({
+        "success": true, "file_size": 23, "total_lines": 3, "lines_read": 2,
+        "content": "2\tsecond l... [truncated]\n3\tthird",
+    });
+    assert_eq!(lines, expected);
+    let (_, body) = on_file(&api, "GET", &at("resolve-path", &link.join("../link")), "").await;
+    assert!(body.contains("error") || body.contains("message"), "{body}");
+    let missing = link.with_file_name("link2/x");
+    let (status, body) = on_file(&api, "GET", &at("resolve-path", &missing), "").await;
+    let resolved: serde_json::Value = serde_json::from_str(&body).expect("json");
+    assert_eq!(
+        (status, &resolved["resolved_path"]),
+        (200, &missing.to_string_lossy().into())
+    );
+    let (_, body) = on_file(&api, "GET", &at("resolve-path", &link), "").await;
+    let resolved: serde_json::Value = serde_json::from_str(&body).expect("json");
+    assert_eq!(resolved["resolved_path"], file.to_string_lossy().as_ref());
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_to_files_is_said() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (api, _manifest) = api(dir.path());
+    let here = dir.path().display();
+    std::os::unix::fs::symlink("loop", dir.path().join("loop")).expect("linked");
+    for (method, route, expected) in [
+        ("GET", "read-file".to_owned(), 400),
+        ("GET", "read-file?path=relative".to_owned(), 400),
+        ("GET", format!("read-file?path={here}"), 400),
+        ("GET", format!("read-file?path={here}/no"), 404),
+        ("GET", format!("read-file?path={here}/no&what=1"), 400),
+        ("GET", format!("read-file?path={here}/no&limit=-1"), 400),
+        ("POST", format!("write-file?path={here}"), 400),
+        ("POST", format!("write-file?path={here}/loop"), 400),
+        ("POST", "write-file?path=relative".to_owned(), 400),
+        ("GET", format!("read-file-lines?path={here}/no"), 200),
+        (
+            "GET",
+            format!("read-file-lines?path={here}/coder-agent.log&offset=9"),
+            200,
+        ),
+    ] {
+        let (status, body) = on_file(&api, method, &route, "x").await;
+        assert_eq!(status, expected, "{route}: {body}");
+        let body: serde_json::Value = serde_json::from_str(&body).expect("json");
+        let said = if status == 200 {
+            &body["error"]
+        } else {
+            &body["message"]
+        };
+        assert!(said.is_string(), "{route}");
+        assert_ne!(body["success"], true);
+    }
 }
