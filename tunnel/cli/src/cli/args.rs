@@ -210,6 +210,9 @@ pub(crate) struct SshArgs {
     /// Let the workspace use this machine's SSH agent
     #[arg(short = 'A', long, env = "CODER_SSH_FORWARD_AGENT", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) forward_agent: bool,
+    /// Let the workspace use this machine's GnuPG agent
+    #[arg(short = 'G', long, env = "CODER_SSH_FORWARD_GPG", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) forward_gpg: bool,
     /// Socket of the SSH agent to forward
     #[arg(long, env = "CODER_SSH_IDENTITY_AGENT", value_name = "SOCKET")]
     pub(crate) identity_agent: Option<PathBuf>,
@@ -219,7 +222,7 @@ pub(crate) struct SshArgs {
     /// The same as --wait=no
     #[arg(long, hide = true)]
     pub(crate) no_wait: bool,
-    /// Listen in the workspace and connect to this machine: REMOTE:ADDRESS:PORT
+    /// Listen in the workspace and connect to this machine: PORT:ADDRESS:PORT or /SOCKET:/SOCKET
     #[arg(short = 'R', long, value_name = "FORWARD")]
     pub(crate) remote_forward: Vec<String>,
     /// Environment variable to set in the session; may be repeated

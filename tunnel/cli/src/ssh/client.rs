@@ -24,6 +24,7 @@ use tokio::{
 use super::{
     escape::Escapes,
     forwards::{self, Forwards, Incoming},
+    gpg,
     terminal::{self, RawMode},
 };
 use crate::cli::SshArgs;
@@ -50,21 +51,52 @@ pub(crate) async fn run(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     args: &SshArgs,
 ) -> Result<ExitCode> {
-    let forwards = Forwards::of(args)?;
+    let mut forwards = Forwards::of(args)?;
+    let gpg = match args.forward_gpg {
+        true => Some(
+            gpg::Local::find()
+                .await
+                .context("forward the GnuPG agent")?,
+        ),
+        false => None,
+    };
     let (incoming_sender, incoming) = forwards::queue();
-    let (ending_sender, ending) = watch::channel(None);
+    let (ending, receiver) = watch::channel(None);
+    let mut endings = Endings(receiver);
     let events = Events {
         incoming: incoming_sender,
-        ending: ending_sender,
+        ending,
     };
     let (connection, end) = adit_ssh::connect(stream, config(), events)
         .context("connect to the workspace's SSH server")?;
-    let listening = forwards.listen(&connection)?;
-    let session = Session::ask_for(&connection, args)?;
-    // Nothing has been sent so far: all of the above goes together.
-    let mut driving = Task(tokio::spawn(end));
+    let (listening, session, mut driving);
+    match gpg {
+        // Nothing is sent before all is asked for: it goes together.
+        None => {
+            listening = Some(forwards.listen(&connection)?);
+            session = Session::ask_for(&connection, args)?;
+            driving = Task(tokio::spawn(end));
+        }
+        // The program may need the keys as soon as it starts.
+        Some(gpg) => {
+            driving = Task(tokio::spawn(end));
+            let (remote, local) = gpg
+                .offer(&connection, &mut endings, environment(args)?)
+                .await?;
+            forwards.add_socket(remote, local);
+            forwards.listen(&connection)?.await?;
+            listening = None;
+            session = Session::ask_for(&connection, args)?;
+        }
+    }
+    let listening = async {
+        match listening {
+            Some(listening) => listening.await,
+            None => Ok(()),
+        }
+    };
     let _serving = Task(tokio::spawn(forwards.serve(incoming)));
-    let talk = tokio::try_join!(listening, session.talk(ending));
+    let talk = tokio::try_join!(listening, session.talk(endings));
     connection.disconnect();
     let cause = match tokio::time::timeout(FAREWELL, &mut driving.0).await {
         Ok(Ok(Err(cause))) if !matches!(cause, adit_ssh::Error::Closed) => Some(cause),
@@ -94,6 +126,20 @@ fn config() -> Arc<Config> {
     Arc::new(config)
 }
 
+/// The requests for `--env`.
+pub(super) fn environment(args: &SshArgs) -> Result<Vec<RequestOut>> {
+    let requests = args.env.iter().map(|assignment| {
+        let (name, value) = assignment
+            .split_once('=')
+            .with_context(|| format!("{assignment:?} is not NAME=VALUE"))?;
+        Ok(RequestOut::Env {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        })
+    });
+    requests.collect()
+}
+
 fn explain(cause: adit_ssh::Error) -> anyhow::Error {
     let what = match cause {
         adit_ssh::Error::Refused => "log in to the workspace's SSH server",
@@ -114,11 +160,24 @@ impl<T> Drop for Task<T> {
     }
 }
 
-/// How the remote program has ended.
+/// How a remote program has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Ending {
+pub(super) enum Ending {
     Status(u32),
     Signal(String),
+}
+
+/// What the server says about the end of programs: the last of it.
+pub(super) struct Endings(watch::Receiver<Option<(ChannelId, Ending)>>);
+
+impl Endings {
+    /// How the program on that channel has ended.
+    pub(super) fn of(&self, channel: ChannelId) -> Option<Ending> {
+        let last = self.0.borrow();
+        last.as_ref()
+            .filter(|(id, _)| *id == channel)
+            .map(|(_, ending)| ending.clone())
+    }
 }
 
 /// How the session has ended.
@@ -134,7 +193,7 @@ enum Outcome {
 /// moves the connection's bytes.
 struct Events {
     incoming: mpsc::Sender<Incoming>,
-    ending: watch::Sender<Option<Ending>>,
+    ending: watch::Sender<Option<(ChannelId, Ending)>>,
 }
 
 impl Handler for Events {
@@ -145,14 +204,14 @@ impl Handler for Events {
         let _ = self.incoming.try_send(Incoming { opening, open });
     }
 
-    fn request(&mut self, _: ChannelId, request: Request) -> bool {
+    fn request(&mut self, id: ChannelId, request: Request) -> bool {
         let ending = match request {
             Request::ExitStatus(status) => Ending::Status(status),
             Request::ExitSignal(name) => Ending::Signal(name),
             Request::Keepalive => return true,
             _ => return false,
         };
-        self.ending.send_replace(Some(ending));
+        self.ending.send_replace(Some((id, ending)));
         true
     }
 
@@ -175,14 +234,8 @@ impl Session {
         let (channel, opened) = connection
             .begin(&OpenOut::Session)
             .context("open a session")?;
-        for assignment in &args.env {
-            let (name, value) = assignment
-                .split_once('=')
-                .with_context(|| format!("{assignment:?} is not NAME=VALUE"))?;
-            channel.request(&RequestOut::Env {
-                name: name.to_owned(),
-                value: value.to_owned(),
-            })?;
+        for assignment in environment(args)? {
+            channel.request(&assignment)?;
         }
         if args.forward_agent {
             channel.request(&RequestOut::Agent)?;
@@ -217,7 +270,7 @@ impl Session {
     }
 
     /// Carries input and output until the session has ended.
-    async fn talk(self, mut ending: watch::Receiver<Option<Ending>>) -> Result<Outcome> {
+    async fn talk(self, endings: Endings) -> Result<Outcome> {
         let Self {
             channel,
             started,
@@ -264,8 +317,7 @@ impl Session {
         drop(typing);
         output.flush().await?;
         drop(raw);
-        let ending = ending.borrow_and_update().clone();
-        Ok(match ending {
+        Ok(match endings.of(channel.id()) {
             Some(Ending::Status(status)) => Outcome::Exited(status),
             Some(Ending::Signal(name)) => {
                 eprintln!("adit: the remote command was ended by signal {name}");

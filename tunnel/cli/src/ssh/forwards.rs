@@ -12,11 +12,11 @@ use crate::cli::SshArgs;
 /// Connections from the workspace that wait to be served.
 const QUEUE: usize = 64;
 
-/// `-R`: a port of the workspace that leads to an address here.
+/// `-R`: something the workspace listens on, and where it leads here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RemoteForward {
-    port: u16,
-    target: String,
+enum RemoteForward {
+    Port { port: u16, target: String },
+    Socket { path: Vec<u8>, target: PathBuf },
 }
 
 /// Address in the workspace that remote forwards listen on.
@@ -25,7 +25,7 @@ const BIND: &str = "localhost";
 /// What the workspace may connect to.
 #[derive(Debug, Default)]
 pub(super) struct Forwards {
-    ports: Vec<RemoteForward>,
+    remote: Vec<RemoteForward>,
     agent: Option<PathBuf>,
 }
 
@@ -37,9 +37,14 @@ impl Forwards {
             .clone()
             .or_else(|| std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from));
         Ok(Self {
-            ports: parse(&args.remote_forward)?,
+            remote: parse(&args.remote_forward)?,
             agent: agent.filter(|_| args.forward_agent),
         })
+    }
+
+    /// Lets a socket on which the workspace listens already lead to one here.
+    pub(super) fn add_socket(&mut self, path: Vec<u8>, target: PathBuf) {
+        self.remote.push(RemoteForward::Socket { path, target });
     }
 
     /// Asks the workspace to listen. The future resolves when it does.
@@ -48,23 +53,20 @@ impl Forwards {
         connection: &Connection,
     ) -> Result<impl Future<Output = Result<()>> + use<>> {
         let answers: Vec<_> = self
-            .ports
+            .remote
             .iter()
             .map(|forward| {
-                let port = forward.port;
-                let answer = connection.ask(&Global::TcpipForward {
-                    address: BIND.to_owned(),
-                    port: port.into(),
-                })?;
-                Ok(answer.map_ok(move |answer| (port, answer)))
+                let (request, what) = forward.ask();
+                let answer = connection.ask(&request)?;
+                Ok(answer.map_ok(move |answer| (what, answer)))
             })
             .collect::<Result<_, Gone>>()
             .context("connect to the workspace's SSH server")?;
         Ok(async {
             let answers = try_join_all(answers).await;
-            for (port, answer) in answers.context("listen in the workspace")? {
+            for (what, answer) in answers.context("listen in the workspace")? {
                 if answer == GlobalAnswer::Failure {
-                    bail!("the workspace refused to listen on port {port}");
+                    bail!("the workspace refused to listen on {what}");
                 }
             }
             Ok(())
@@ -77,22 +79,62 @@ impl Forwards {
         while let Some(Incoming { opening, open }) = incoming.recv().await {
             while connections.try_join_next().is_some() {}
             match open {
-                Open::ForwardedTcpip { port, .. } => {
-                    let forward = self.ports.iter().find(|f| u32::from(f.port) == port);
-                    match forward {
-                        Some(forward) => {
-                            connections.spawn(to_port(opening, forward.target.clone()));
-                        }
-                        None => opening.refuse(Refusal::Prohibited, "not asked for"),
+                Open::ForwardedTcpip { port, .. } => match self.target_of_port(port) {
+                    Some(target) => {
+                        connections.spawn(to_port(opening, target));
                     }
-                }
+                    None => opening.refuse(Refusal::Prohibited, "not asked for"),
+                },
+                Open::ForwardedStreamlocal { path } => match self.target_of_socket(&path) {
+                    Some(target) => {
+                        connections.spawn(to_socket(opening, target));
+                    }
+                    None => opening.refuse(Refusal::Prohibited, "not asked for"),
+                },
                 Open::Agent => match self.agent.clone() {
                     Some(socket) => {
-                        connections.spawn(to_agent(opening, socket));
+                        connections.spawn(to_socket(opening, socket));
                     }
                     None => opening.refuse(Refusal::Prohibited, "no agent is forwarded"),
                 },
                 _ => opening.refuse(Refusal::UnknownType, "unknown channel type"),
+            }
+        }
+    }
+}
+
+impl Forwards {
+    fn target_of_port(&self, wanted: u32) -> Option<String> {
+        self.remote.iter().find_map(|forward| match forward {
+            RemoteForward::Port { port, target } if u32::from(*port) == wanted => {
+                Some(target.clone())
+            }
+            _ => None,
+        })
+    }
+
+    fn target_of_socket(&self, wanted: &[u8]) -> Option<PathBuf> {
+        self.remote.iter().find_map(|forward| match forward {
+            RemoteForward::Socket { path, target } if path == wanted => Some(target.clone()),
+            _ => None,
+        })
+    }
+}
+
+impl RemoteForward {
+    /// The request for it, and what it is called.
+    fn ask(&self) -> (Global, String) {
+        match self {
+            Self::Port { port, .. } => {
+                let request = Global::TcpipForward {
+                    address: BIND.to_owned(),
+                    port: (*port).into(),
+                };
+                (request, format!("port {port}"))
+            }
+            Self::Socket { path, .. } => {
+                let request = Global::StreamlocalForward { path: path.clone() };
+                (request, String::from_utf8_lossy(path).into_owned())
             }
         }
     }
@@ -120,18 +162,18 @@ async fn to_port(opening: Opening, target: String) {
 }
 
 #[cfg(unix)]
-async fn to_agent(opening: Opening, socket: PathBuf) {
+async fn to_socket(opening: Opening, socket: PathBuf) {
     match tokio::net::UnixStream::connect(&socket).await {
         Ok(stream) => join(opening.accept(), stream).await,
         Err(error) => {
-            eprintln!("adit: SSH agent at {}: {error}", socket.display());
+            eprintln!("adit: forward to {}: {error}", socket.display());
             opening.refuse(Refusal::ConnectFailed, &error.to_string());
         }
     }
 }
 
 #[cfg(not(unix))]
-async fn to_agent(opening: Opening, _: PathBuf) {
+async fn to_socket(opening: Opening, _: PathBuf) {
     opening.refuse(Refusal::Prohibited, "not possible on this system");
 }
 
@@ -145,13 +187,24 @@ fn parse(specs: &[String]) -> Result<Vec<RemoteForward>> {
     specs
         .iter()
         .map(|spec| {
-            let invalid =
-                || format!("invalid remote forward {spec:?}: write it as PORT:ADDRESS:PORT");
+            let invalid = || {
+                format!(
+                    "invalid remote forward {spec:?}: \
+                     write it as PORT:ADDRESS:PORT or /SOCKET:/SOCKET"
+                )
+            };
+            if spec.starts_with('/') {
+                let (path, target) = spec.split_once(":/").with_context(invalid)?;
+                return Ok(RemoteForward::Socket {
+                    path: path.as_bytes().to_vec(),
+                    target: PathBuf::from(format!("/{target}")),
+                });
+            }
             let (port, target) = spec.split_once(':').with_context(invalid)?;
             let port = port.parse::<u16>().ok().with_context(invalid)?;
             let (_, target_port) = target.rsplit_once(':').with_context(invalid)?;
             target_port.parse::<u16>().ok().with_context(invalid)?;
-            Ok(RemoteForward {
+            Ok(RemoteForward::Port {
                 port,
                 target: target.to_owned(),
             })
@@ -165,11 +218,28 @@ mod tests {
 
     #[test]
     fn remote_forwards() {
-        let parsed = parse(&["8080:localhost:80".into(), "1:[::1]:2".into()]).unwrap();
-        assert_eq!(parsed[0].port, 8080);
-        assert_eq!(parsed[0].target, "localhost:80");
-        assert_eq!(parsed[1].target, "[::1]:2");
-        for bad in ["8080", "x:localhost:80", "80:localhost", "80:localhost:x"] {
+        let specs = ["8080:localhost:80", "1:[::1]:2", "/a/b:/c"].map(str::to_owned);
+        let parsed = parse(&specs).unwrap();
+        let port = |port, target: &str| RemoteForward::Port {
+            port,
+            target: target.to_owned(),
+        };
+        let socket = RemoteForward::Socket {
+            path: b"/a/b".to_vec(),
+            target: "/c".into(),
+        };
+        assert_eq!(
+            parsed,
+            [port(8080, "localhost:80"), port(1, "[::1]:2"), socket]
+        );
+        for bad in [
+            "8080",
+            "x:localhost:80",
+            "80:localhost",
+            "80:localhost:x",
+            "/a",
+            "/a:b",
+        ] {
             assert!(parse(&[bad.into()]).is_err(), "{bad}");
         }
     }

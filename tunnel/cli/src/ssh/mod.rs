@@ -4,6 +4,7 @@
 mod client;
 mod escape;
 mod forwards;
+mod gpg;
 mod netinfo;
 mod stdio;
 mod terminal;
