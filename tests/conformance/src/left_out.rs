@@ -160,7 +160,7 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         subject: Subject::Rest,
-        recordings: &["prebuild-claim"],
+        recordings: &["list-show", "prebuild-claim"],
         request: "GET /api/v2/workspaceagents/*/containers?label=devcontainer.config_file%3D&label=devcontainer.local_folder%3D",
         part: ALL,
         reason: "the server asks the agent, and that of the replay has no tunnel",
