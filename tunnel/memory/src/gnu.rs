@@ -10,7 +10,7 @@ use std::ptr;
 /// Blocks from this size on are mappings of their own, in bytes. The library's
 /// own threshold grows with what is freed, so that buffers of a burst end up
 /// between what stays.
-const MAPPED: c_int = 128 << 10;
+const MAPPED: c_int = 256 << 10;
 /// Free memory at the end of the heap that is kept for what comes next.
 const KEPT: c_int = 1 << 20;
 

@@ -4,19 +4,26 @@ use std::time::Duration;
 
 use adit_engine::Node;
 use adit_memory::GiveBack;
+use tokio::time::Instant;
 
 /// Time between looks at the traffic: usually, and while there is some.
 const RARELY: Duration = Duration::from_secs(5);
 const OFTEN: Duration = Duration::from_secs(1);
+/// How long connections that are closed may still be remembered.
+const LINGER: Duration = Duration::from_secs(30);
 
-/// Gives memory back whenever traffic is over, and once after the start.
+/// Gives memory back after the start and whenever traffic is over; and again
+/// once nothing remembers it.
 pub(super) async fn give_back(node: Node) {
     let mut memory = GiveBack::default();
     let mut pause = RARELY;
+    let mut again: Option<Instant> = None;
     loop {
         tokio::time::sleep(pause).await;
         let now = node.connection_stats().await;
-        if memory.is_due(now.rx_bytes + now.tx_bytes) {
+        let due = memory.is_due(now.rx_bytes + now.tx_bytes);
+        if due || again.is_some_and(|at| at <= Instant::now()) {
+            again = due.then(|| Instant::now() + LINGER);
             node.give_back().await;
             // Asked after that, so once it is done.
             node.connection_stats().await;
