@@ -144,9 +144,11 @@ async fn finish(client: &Client, channel: &Channel) -> (Vec<u8>, Vec<u8>, Option
 /// A server that names itself `line`.
 fn russh_server(line: &'static str) -> (impl AsyncRead + AsyncWrite + Unpin, JoinHandle<()>) {
     let key = PrivateKey::from(Ed25519Keypair::from_seed(&[7; 32]));
-    let mut limits = russh::Limits::default();
-    limits.rekey_write_limit = 1 << 20;
-    limits.rekey_read_limit = 1 << 20;
+    let limits = russh::Limits {
+        rekey_write_limit: 1 << 20,
+        rekey_read_limit: 1 << 20,
+        ..russh::Limits::default()
+    };
     let config = server::Config {
         server_id: russh::SshId::Standard(Cow::Borrowed(line)),
         keys: vec![key],
@@ -201,7 +203,7 @@ async fn russh_echoes_much_through_new_keys() {
         let channel = client.connection.open(&OpenOut::Session).await.unwrap();
         let started = channel.ask(&RequestOut::Exec("cat".into())).unwrap();
         assert!(started.await.unwrap());
-        let data: Bytes = (0..LEN).map(|i| (i * 31 >> 7) as u8).collect();
+        let data: Bytes = (0..LEN).map(|i| ((i * 31) >> 7) as u8).collect();
         let send = async {
             for piece in data.chunks(30_000) {
                 let piece = data.slice_ref(piece);
