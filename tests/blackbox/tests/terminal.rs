@@ -135,7 +135,7 @@ async fn facts_about_a_workspace() {
     assert_eq!(status, 400, "{text}");
 
     // One that is not connected is not asked.
-    dev.ok(["stop", dev.fact("workspace"), "--yes"]);
+    let _ = dev.ok(["stop", dev.fact("workspace"), "--yes"]);
     let text = until("the agent to be gone", || {
         let asked = client(&dev);
         let handle = tokio::runtime::Handle::current();

@@ -85,7 +85,7 @@ fn a_host_with_a_cookie_is_limited_too() {
     let reply = cookie(admit(&mut b, home(), &first));
     a.peer.take_cookie(a.now, &reply).unwrap();
     let again = a.initiate();
-    let mut through = |b: &mut Node| {
+    let through = |b: &mut Node| {
         (0..100)
             .filter(|_| admit(b, home(), &again) == Admission::Accept)
             .count()

@@ -118,10 +118,9 @@ fn the_old_session_is_used_until_the_peer_shows_the_new_one() {
     a.confirmed(&mut b);
     a.advance(&mut b, S);
     let before = b.peer.current();
-    let second = b.respond(&a.initiate()).unwrap();
+    b.respond(&a.initiate()).unwrap();
     assert_eq!(b.peer.current(), before);
     // The answer is lost: nothing is, on the old session.
-    drop(second);
     assert!(a.open(&b.seal(b"x").unwrap()).is_ok());
     assert!(b.open(&a.seal(b"x").unwrap()).is_ok());
 }
@@ -176,8 +175,8 @@ fn numbers_are_given_back() {
     let (mut a, mut b) = pair();
     for _ in 0..50 {
         a.advance(&mut b, 5 * S);
-        let lost = a.initiate();
-        drop(lost);
+        // One initiation is lost.
+        a.initiate();
         a.confirmed(&mut b);
         assert!(a.random.sessions() <= 5 && b.random.sessions() <= 4);
     }

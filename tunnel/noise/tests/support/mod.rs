@@ -9,18 +9,18 @@ use adit_noise::{
 };
 
 /// One second.
-pub const S: Duration = Duration::from_secs(1);
+pub(crate) const S: Duration = Duration::from_secs(1);
 
-pub struct Node {
-    pub identity: Arc<Identity>,
-    pub guard: Guard,
-    pub peer: Peer,
-    pub random: Random,
-    pub now: Instant,
+pub(crate) struct Node {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) guard: Guard,
+    pub(crate) peer: Peer,
+    pub(crate) random: Random,
+    pub(crate) now: Instant,
 }
 
 impl Node {
-    pub fn new(now: Instant, secret: [u8; 32], peer: PublicKey) -> Self {
+    pub(crate) fn new(now: Instant, secret: [u8; 32], peer: PublicKey) -> Self {
         let clock = Clock::new(now, Duration::from_secs(1_800_000_000));
         let identity = Arc::new(Identity::new(StaticSecret::from(secret), clock));
         Self {
@@ -32,12 +32,12 @@ impl Node {
         }
     }
 
-    pub fn advance(&mut self, other: &mut Self, by: Duration) {
+    pub(crate) fn advance(&mut self, other: &mut Self, by: Duration) {
         self.now += by;
         other.now = self.now;
     }
 
-    pub fn initiate(&mut self) -> [u8; 148] {
+    pub(crate) fn initiate(&mut self) -> [u8; 148] {
         self.peer.initiate(self.now, &mut self.random).unwrap()
     }
 
@@ -53,29 +53,29 @@ impl Node {
         }
     }
 
-    pub fn respond(&mut self, message: &[u8]) -> Result<[u8; 92], Rejected> {
+    pub(crate) fn respond(&mut self, message: &[u8]) -> Result<[u8; 92], Rejected> {
         self.admit(message)?;
         let incoming = self.identity.examine(message)?;
         self.peer.respond(self.now, incoming, &mut self.random)
     }
 
-    pub fn finish(&mut self, message: &[u8]) -> Result<(), Rejected> {
+    pub(crate) fn finish(&mut self, message: &[u8]) -> Result<(), Rejected> {
         self.admit(message)?;
         self.peer.finish(self.now, message, &mut self.random)
     }
 
-    pub fn can_seal(&self) -> bool {
+    pub(crate) fn can_seal(&self) -> bool {
         self.peer.can_seal(self.now)
     }
 
-    pub fn seal(&mut self, content: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn seal(&mut self, content: &[u8]) -> Option<Vec<u8>> {
         let mut out = vec![0; content.len() + 64];
         let len = self.peer.seal(self.now, content, usize::MAX, &mut out)?;
         out.truncate(len);
         Some(out)
     }
 
-    pub fn open(&mut self, message: &[u8]) -> Result<Vec<u8>, Rejected> {
+    pub(crate) fn open(&mut self, message: &[u8]) -> Result<Vec<u8>, Rejected> {
         let mut out = vec![0; message.len()];
         let len = self.peer.open(self.now, message, &mut out)?.len;
         out.truncate(len);
@@ -83,20 +83,20 @@ impl Node {
     }
 
     /// A handshake begun by this side.
-    pub fn shake(&mut self, other: &mut Self) {
+    pub(crate) fn shake(&mut self, other: &mut Self) {
         let answer = other.respond(&self.initiate()).unwrap();
         self.finish(&answer).unwrap();
     }
 
     /// The same, and the first message.
-    pub fn confirmed(&mut self, other: &mut Self) {
+    pub(crate) fn confirmed(&mut self, other: &mut Self) {
         self.shake(other);
         let first = self.seal(b"").unwrap();
         other.open(&first).unwrap();
     }
 }
 
-pub fn pair() -> (Node, Node) {
+pub(crate) fn pair() -> (Node, Node) {
     let now = Instant::now();
     let (one, two) = ([3; 32], [4; 32]);
     let public = |secret: [u8; 32]| PublicKey::from(&StaticSecret::from(secret));
@@ -106,6 +106,6 @@ pub fn pair() -> (Node, Node) {
     )
 }
 
-pub fn content(len: usize) -> Vec<u8> {
+pub(crate) fn content(len: usize) -> Vec<u8> {
     (0..len).map(|n| u8::try_from(n % 251).unwrap()).collect()
 }
