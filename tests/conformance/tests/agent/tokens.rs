@@ -53,7 +53,7 @@ fn recorded_refusals() -> Vec<String> {
 }
 
 /// The recorded waits are 0, 162, 262, 424 and 685 ms; ours are at most that
-/// and at least 80 % of it.
+/// and at least half of it.
 #[tokio::test]
 async fn a_wrong_token_is_tried_again_on_the_recorded_schedule() {
     let bodies = recorded_refusals();
@@ -78,7 +78,7 @@ async fn a_wrong_token_is_tried_again_on_the_recorded_schedule() {
                 .windows(2)
                 .map(|w| (w[1] - w[0]).as_millis())
                 .collect();
-            for (wait, least) in waits.iter().zip([125, 205, 335]) {
+            for (wait, least) in waits.iter().zip([78, 128, 208]) {
                 assert!(*wait >= least, "{path}: {waits:?}");
             }
         }
