@@ -72,7 +72,6 @@ fn the_workspace_asks_the_ssh_agent() {
 }
 
 #[test]
-#[ignore = "on a loaded machine GnuPG in the workspace sometimes does not end; run by hand"]
 fn the_workspace_signs_with_the_keys_here() {
     let tools = ["gpg", "gpgconf"].map(need_tool);
     let [Some(gpg), Some(gpgconf)] = tools else {

@@ -131,3 +131,23 @@ async fn closing_a_node_ends_its_streams() {
         Err(Error::Closed)
     ));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn removing_a_peer_ends_its_streams() {
+    let (client, agent) = pair().await;
+    let mut listener = agent.node.listen(1).await.unwrap();
+    let mut stream = client.node.dial(agent.at(1)).await.unwrap();
+    let (mut served, _) = listener.accept().await.unwrap();
+    stream.write_all(b"last words").await.unwrap();
+    let mut buf = [0; 10];
+    served.read_exact(&mut buf).await.unwrap();
+    agent.node.remove_peer(client.id).await;
+    let end = tokio::time::timeout(Duration::from_secs(60), served.read(&mut buf))
+        .await
+        .unwrap();
+    assert_eq!(
+        end.unwrap_err().kind(),
+        std::io::ErrorKind::HostUnreachable,
+        "nobody can end it any more"
+    );
+}

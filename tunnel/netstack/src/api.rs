@@ -103,7 +103,8 @@ pub enum CloseReason {
     #[error("connection timed out")]
     TimedOut,
     /// ICMPv6 reported the peer's address or port as unreachable while
-    /// connecting.
+    /// connecting, or the peer is gone for good
+    /// ([`peer_gone`](crate::Stack::peer_gone)).
     #[error("destination unreachable")]
     Unreachable,
     /// Closed from this side by [`abort`](crate::Stack::abort).

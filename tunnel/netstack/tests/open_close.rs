@@ -554,3 +554,20 @@ fn keepalive_probes_of_the_peer_are_answered() {
     });
     assert_eq!(s.expect_at(), (1, 1));
 }
+
+#[test]
+fn a_peer_that_is_gone_ends_its_connections() {
+    let mut s = Script::established();
+    let (id, now) = (s.id(), s.instant());
+    s.stack.peer_gone(now, "fd7a:115c:a1e0::9".parse().unwrap());
+    assert_eq!(s.stack.state(id), TcpState::Established, "of another");
+    s.stack.peer_gone(now, support::wire::PEER);
+    let reason = CloseReason::Unreachable;
+    assert!(s.events().contains(&Event::Closed { id, reason }));
+    // Nobody is there to be told.
+    s.quiet(100 * SEC);
+    assert_eq!(
+        s.stack.read(s.instant(), id, &mut [0; 9]),
+        Err(TcpError::Closed(reason))
+    );
+}

@@ -56,7 +56,12 @@ impl Core {
                 let _ = reply.send(self.upsert_peer(now, id, &node, keepalive));
             }
             Command::RemovePeer { id, reply } => {
+                let gone = self.mesh.peer(now, &id).map(|peer| peer.allowed_ips);
                 self.mesh.remove_peer(id);
+                // Its own goodbyes may have been on their way.
+                for ip in gone.unwrap_or_default() {
+                    self.stack.peer_gone(now, ip);
+                }
                 let _ = reply.send(());
             }
             Command::Listen {

@@ -172,6 +172,21 @@ impl Stack {
         }
     }
 
+    /// Says that `peer` is gone for good: its connections end with
+    /// [`CloseReason::Unreachable`], without a word to it. Those that are being
+    /// opened go on until their own limit.
+    pub fn peer_gone(&mut self, now: Instant, peer: Ipv6Addr) {
+        let now = self.nanos(now);
+        for index in self.sockets_to(&peer) {
+            if let Some(tcb) = &mut self.table.slot(index).tcb
+                && tcb.is_synchronized()
+            {
+                tcb.finish(&mut ctx!(self, now), CloseReason::Unreachable);
+            }
+            self.settle(now, index);
+        }
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) has to be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {

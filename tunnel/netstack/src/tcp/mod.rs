@@ -386,7 +386,7 @@ impl Tcb {
     }
 
     /// Whether segments may carry data and acknowledgements.
-    fn is_synchronized(&self) -> bool {
+    pub(crate) fn is_synchronized(&self) -> bool {
         !matches!(
             self.state,
             TcpState::Pending | TcpState::SynSent | TcpState::SynReceived | TcpState::Closed
