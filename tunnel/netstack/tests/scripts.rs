@@ -508,3 +508,99 @@ fn a_window_that_shrinks_holds_back_what_is_new() {
     ",
     );
 }
+
+// Reordering ----------------------------------------------------------------
+
+/// Two segments, the second of which is reported first; `wait` ms later the
+/// first is taken for lost.
+fn overtaken(lines: &mut Lines, from: u32, wait: u32) {
+    let (middle, to) = (from + 1208, from + 2416);
+    lines.go_on(&format!(
+        "
+        write 2416
+        > . {from}:{middle}
+        > . {middle}:{to}
+        +50 < . 1 ack {from} sack {middle}-{to}
+        +{wait} > . {from}:{middle}
+    "
+    ));
+}
+
+#[test]
+fn needless_repeats_widen_the_reordering_window_for_16_recoveries() {
+    // RFC 8985 §6.2: a quarter of the least RTT, once more for each round with
+    // a DSACK.
+    let mut lines = open();
+    overtaken(&mut lines, 2, 12);
+    lines.go_on("+50 < . 1 ack 2418 sack 2-1210");
+    let mut from = 2418;
+    for _ in 0..16 {
+        overtaken(&mut lines, from, 25);
+        from += 2416;
+        lines.go_on(&format!("+50 < . 1 ack {from}"));
+    }
+    overtaken(&mut lines, from, 12);
+}
+
+// Attacks -------------------------------------------------------------------
+
+#[test]
+fn challenges_are_rationed() {
+    // RFC 5961 §7: whoever guesses numbers gets no stream of answers, and
+    // what waits behind the limit is not made up for.
+    on_open(
+        "
+        +60 < R 5
+        > . 2 ack 1
+        < R 6
+        < S 7
+        < . 1 ack 900000
+        quiet 49
+        +2 < R 8
+        > . 2 ack 1
+        state Established
+    ",
+    );
+}
+
+// Closed windows ------------------------------------------------------------
+
+/// A connection to whose peer ten bytes wait before a closed window.
+fn held_up() -> Lines {
+    let mut lines = open();
+    lines.go_on(
+        "
+        write 100
+        > . 2:102 ack 1
+        +50 < . 1 ack 102 win 0
+        write 10
+    ",
+    );
+    lines
+}
+
+#[test]
+fn a_lost_opening_of_the_window_is_found_out() {
+    held_up().go_on(
+        "
+        +200 > . 101 ack 1      # lost
+        +400 > . 101 ack 1      # its answer is lost
+        +800 > . 101 ack 1
+        +50 < . 1 ack 102 win 1000
+        > . 102:112 ack 1
+        +50 < . 1 ack 112 win 1000
+        quiet 9000
+    ",
+    );
+}
+
+#[test]
+fn an_older_segment_does_not_open_the_window() {
+    held_up().go_on(
+        "
+        < . 1 ack 2 win 60000
+        quiet 190
+        +10 > . 101 ack 1
+    ",
+    );
+}

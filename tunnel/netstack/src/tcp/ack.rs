@@ -254,19 +254,21 @@ impl Tcb {
             return;
         }
         let original = advanced && echo.is_some_and(|echo| echo < doubt.at);
-        doubt.open = original && !doubt.timeout;
-        if original && (doubt.timeout || !self.board.awaits_lost()) {
+        let timeout = doubt.timeout;
+        doubt.open = original && !timeout;
+        if original && (timeout || !self.board.awaits_lost()) {
             self.stats.spurious += 1;
+            if !timeout {
+                // The path reorders by more than was allowed for.
+                self.board.on_dsack(self.una, self.next);
+            }
             self.undo(now);
         }
     }
 
     /// Takes back the last reduction.
     fn undo(&mut self, now: Nanos) {
-        if self.doubt.take().is_some_and(|doubt| !doubt.timeout) {
-            // The path reorders by more than was allowed for.
-            self.board.on_dsack(self.una, self.next);
-        }
+        self.doubt = None;
         self.board.unlose();
         self.recovery = None;
         self.cc.undo(now);

@@ -497,7 +497,7 @@ impl Scoreboard {
         self.drop_stale();
     }
 
-    /// A DSACK arrived: widen the reordering window once per round.
+    /// A repeat was needless: widen the reordering window once per round.
     pub(crate) fn on_dsack(&mut self, una: u64, next: u64) {
         if self.rack.round_end.is_none_or(|end| una >= end) {
             self.rack.round_end = Some(next);
