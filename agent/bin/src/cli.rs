@@ -347,11 +347,10 @@ fn with_homebrew(mut args: Vec<OsString>, var: impl Fn(&str) -> Option<OsString>
 }
 
 fn boolean(text: &str) -> Result<bool, String> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err("write true or false".to_owned()),
+    if text.is_empty() {
+        return Ok(false);
     }
+    adit_rest::boolean(text).ok_or_else(|| "write true or false".to_owned())
 }
 
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {

@@ -10,6 +10,7 @@
 //! sent events in Coder's dialect ([`sse`]) and RFC 3339 times ([`Time`]).
 
 pub mod agent;
+mod boolean;
 pub mod deployment;
 pub mod derp;
 pub mod enums;
@@ -21,6 +22,7 @@ pub mod user;
 pub mod workspace;
 
 pub use agent::*;
+pub use boolean::boolean;
 pub use deployment::*;
 pub use derp::*;
 pub use enums::*;

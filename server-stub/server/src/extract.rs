@@ -1,5 +1,6 @@
 //! Reading requests and writing JSON.
 
+use adit_rest::boolean;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::response::{IntoResponse, Response};
@@ -119,10 +120,7 @@ impl Query {
 
     /// A parameter that is there and says yes.
     pub(crate) fn flag(&self, name: &str) -> bool {
-        matches!(
-            self.get(name),
-            Some("true" | "1" | "t" | "T" | "TRUE" | "True")
-        )
+        self.get(name).and_then(boolean).unwrap_or(false)
     }
 
     /// A whole number; a bad one is a 400.

@@ -186,15 +186,11 @@ pub(super) async fn network(node: Option<&Node>) -> Reply {
 /// There is no separate switch for network logging; the answer is that of an
 /// agent that has one, so that support tools go on.
 pub(super) fn logging(state: &str) -> Reply {
-    let on = match state {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
-        _ => {
-            return plain(
-                StatusCode::BAD_REQUEST,
-                format!("invalid state {state:?}, must be a boolean"),
-            );
-        }
+    let Some(on) = adit_rest::boolean(state) else {
+        return plain(
+            StatusCode::BAD_REQUEST,
+            format!("invalid state {state:?}, must be a boolean"),
+        );
     };
     plain(
         StatusCode::OK,

@@ -65,6 +65,12 @@ pub(super) async fn require_connected(app: &App, actor: &Actor, id: Uuid) -> Api
     )))
 }
 
+/// What the agent was asked for failed `doing` something.
+fn internal(doing: &str, detail: String) -> ApiError {
+    let text = format!("Internal error {doing}.");
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, text).detail(detail)
+}
+
 /// The ports programs in the workspace listen on, as far as a user may want to
 /// open them.
 async fn ports(
@@ -73,10 +79,7 @@ async fn ports(
     Id(id): Id,
 ) -> ApiResult<Json<ListeningPortsResponse>> {
     require_connected(&app, &actor, id).await?;
-    let failed = |detail: String| {
-        let text = "Internal error fetching listening ports.";
-        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, text).detail(detail)
-    };
+    let failed = |detail: String| internal("fetching listening ports", detail);
     let answer = reach::ask(&app, id, Method::GET, "/api/v0/listening-ports")
         .await
         .map_err(|error| failed(error.to_string()))?;
@@ -143,10 +146,7 @@ async fn watch_containers(
     if let Some(refusal) = upgrade::refusal(&request) {
         return Ok(refusal);
     }
-    let failed = |detail: String| {
-        let text = "Internal error watching agent's containers.";
-        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, text).detail(detail)
-    };
+    let failed = |detail: String| internal("watching agent's containers", detail);
     let path = format!("{CONTAINERS}/watch");
     match reach::relay(&app, &mut request, id, &path).await {
         Ok(Ok(upgraded)) => Ok(upgraded),
@@ -160,10 +160,7 @@ async fn recreate_container(
     actor: Actor,
     Path((id, container)): Two,
 ) -> ApiResult<Response> {
-    let id = uuid(&id)?;
-    require_connected(&app, &actor, id).await?;
-    let path = format!("/devcontainers/{}/recreate", segment(&container));
-    ask(&app, id, Method::POST, &path).await
+    devcontainer(&app, &actor, &id, Method::POST, &container, "/recreate").await
 }
 
 async fn delete_container(
@@ -171,10 +168,22 @@ async fn delete_container(
     actor: Actor,
     Path((id, container)): Two,
 ) -> ApiResult<Response> {
-    let id = uuid(&id)?;
-    require_connected(&app, &actor, id).await?;
-    let path = format!("/devcontainers/{}", segment(&container));
-    ask(&app, id, Method::DELETE, &path).await
+    devcontainer(&app, &actor, &id, Method::DELETE, &container, "").await
+}
+
+/// Has the agent do something with one development container.
+async fn devcontainer(
+    app: &App,
+    actor: &Actor,
+    id: &str,
+    method: Method,
+    container: &str,
+    action: &str,
+) -> ApiResult<Response> {
+    let id = uuid(id)?;
+    require_connected(app, actor, id).await?;
+    let path = format!("/devcontainers/{}{action}", segment(container));
+    ask(app, id, method, &path).await
 }
 
 /// A segment of a path, with what has a meaning in paths escaped.
@@ -188,10 +197,7 @@ fn segment(text: &str) -> String {
 async fn ask(app: &App, id: Uuid, method: Method, rest: &str) -> ApiResult<Response> {
     let answer = reach::ask(app, id, method, &format!("{CONTAINERS}{rest}"))
         .await
-        .map_err(|error| {
-            let text = "Internal error fetching containers.";
-            ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, text).detail(error.to_string())
-        })?;
+        .map_err(|error| internal("fetching containers", error.to_string()))?;
     if !answer.content_type.starts_with("application/json") && !answer.body.is_empty() {
         let text = format!("unexpected non-JSON response {:?}", answer.content_type);
         let body = String::from_utf8_lossy(&answer.body);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use adit_rest::{JobStatus, ProvisionerJob, ProvisionerJobMetadata, Time};
+use adit_rest::{JobStatus, ProvisionerJob, ProvisionerJobMetadata, Time, boolean};
 use adit_store::{JobFilter, ListedJob, ListedProvisioner};
 use axum::Router;
 use axum::extract::{Path, State};
@@ -133,6 +133,12 @@ fn age(listed: &ListedProvisioner, now: Time) -> Duration {
     Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
+/// Whether it takes jobs with these tags: it must have them all.
+fn takes(listed: &ListedProvisioner, tags: &BTreeMap<String, String>) -> bool {
+    tags.iter()
+        .all(|(name, value)| listed.provisioner.tags.get(name) == Some(value))
+}
+
 async fn daemons(
     State(app): State<App>,
     actor: Actor,
@@ -146,11 +152,10 @@ async fn daemons(
     let statuses = words(&query, "status", |text| {
         Status::ALL.into_iter().find(|known| known.as_str() == text)
     })?;
-    let offline = match given(&query, "offline") {
+    let offline = match given(&query, "offline").map(boolean) {
         None => statuses.contains(&Status::Offline),
-        Some("true" | "1" | "t" | "T" | "TRUE" | "True") => true,
-        Some("false" | "0" | "f" | "F" | "FALSE" | "False") => false,
-        Some(_) => return refuse("offline", "must be a valid boolean"),
+        Some(Some(offline)) => offline,
+        Some(None) => return refuse("offline", "must be a valid boolean"),
     };
     let max_age = match given(&query, "max_age").map(str::parse::<jiff::SignedDuration>) {
         None => Duration::MAX,
@@ -166,9 +171,7 @@ async fn daemons(
         (offline || status != Status::Offline)
             && (statuses.is_empty() || statuses.contains(&status))
             && (ids.is_empty() || ids.contains(&listed.provisioner.id))
-            && tags
-                .iter()
-                .all(|(name, value)| listed.provisioner.tags.get(name) == Some(value))
+            && takes(listed, &tags)
             && age(listed, now) <= max_age
     };
     let all = app.store.provisioners(organization.id).await?;
@@ -289,13 +292,8 @@ async fn listed(app: &App, filter: &JobFilter) -> ApiResult<Vec<ProvisionerJob>>
 async fn workers(app: &App, job: &ListedJob) -> ApiResult<Vec<Uuid>> {
     let now = Time::now();
     let all = app.store.provisioners(job.job.organization_id).await?;
-    let able = all.iter().filter(|listed| {
-        age(listed, now) <= SILENCE
-            && job
-                .job
-                .tags
-                .iter()
-                .all(|(name, value)| listed.provisioner.tags.get(name) == Some(value))
-    });
+    let able = all
+        .iter()
+        .filter(|listed| age(listed, now) <= SILENCE && takes(listed, &job.job.tags));
     Ok(able.map(|listed| listed.provisioner.id).collect())
 }
