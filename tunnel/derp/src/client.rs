@@ -154,6 +154,11 @@ impl Client {
         self.shared.poll_room(cx, limit)
     }
 
+    /// Frees the room of the queues that a burst needed.
+    pub fn shrink(&self) {
+        self.shared.shrink();
+    }
+
     /// Tells the relay whether it is our home.
     pub fn note_preferred(&self, home: bool) {
         self.shared.note_preferred(home);

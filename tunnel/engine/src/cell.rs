@@ -38,6 +38,11 @@ impl Doorbell {
         self.waker.register(waker);
         out.append(&mut lock(&self.dirty));
     }
+
+    /// Frees the room that a burst of news needed.
+    pub(crate) fn shrink(&self) {
+        lock(&self.dirty).shrink_to_fit();
+    }
 }
 
 /// State of one stream.

@@ -38,6 +38,32 @@ pub(crate) fn unmap_program() {
     }
 }
 
+pub(crate) fn release(buffer: &mut [u8]) {
+    let page = page_size();
+    let range = buffer.as_mut_ptr_range();
+    let start = range.start.expose_provenance().next_multiple_of(page);
+    let end = range.end.addr() & !(page - 1);
+    if start < end {
+        // SAFETY: the pages hold nothing but bytes of the buffer, which is
+        // borrowed alone. They read as other bytes then: zeros, or what a file
+        // has there.
+        unsafe {
+            libc::madvise(
+                ptr::with_exposed_provenance_mut(start),
+                end - start,
+                libc::MADV_DONTNEED,
+            );
+        }
+    }
+}
+
+/// In bytes.
+fn page_size() -> usize {
+    // SAFETY: asks for a number.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(page).unwrap_or(4096)
+}
+
 /// Drops the pages of all segments of a loaded object that nobody may write.
 unsafe extern "C" fn unmap_object(
     object: *mut libc::dl_phdr_info,
@@ -51,11 +77,7 @@ unsafe extern "C" fn unmap_object(
         let headers = std::slice::from_raw_parts(object.dlpi_phdr, count);
         (object.dlpi_addr, headers)
     };
-    // SAFETY: asks for a number.
-    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    let Ok(page) = usize::try_from(page) else {
-        return 0;
-    };
+    let page = page_size();
     for header in headers {
         if header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0 {
             let address = (base + header.p_vaddr) as usize;

@@ -62,6 +62,15 @@ pub fn give_back() {
     }
 }
 
+/// Gives back the memory behind a buffer that stays: the pages that lie wholly
+/// within it. What it held is lost; what it holds then is not to be relied on.
+pub fn release(buffer: &mut [u8]) {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    gnu::release(buffer);
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    let _ = buffer;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,5 +112,15 @@ mod tests {
         assert!(resident() + (32 << 20) < full, "half of 64 MB and more");
         assert!(shared() < mapped, "some of the program is not in use");
         assert_eq!(last.map(|block| block[0]), Some(1), "all goes on");
+        // What stays, but not with what it held.
+        let mut buffer = vec![1; 16 << 20];
+        let full = resident();
+        release(&mut buffer[1..]);
+        assert!(resident() + (12 << 20) < full, "most of 16 MB");
+        assert_eq!(buffer[0], 1, "what is not of the buffer stays");
+        buffer.fill(2);
+        assert!(buffer.iter().all(|byte| *byte == 2), "it can be used again");
+        release(&mut buffer[..10]);
+        assert_eq!(buffer[..20], [2; 20], "not a page");
     }
 }

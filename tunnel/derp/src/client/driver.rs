@@ -31,6 +31,9 @@ const GRACE: Duration = Duration::from_secs(2);
 const SMALL_READ: usize = 4 << 10;
 const LARGE_READ: usize = 64 << 10;
 
+/// Events for which room is kept when little comes.
+const FEW_EVENTS: usize = 4;
+
 /// How many reads or batches are handled before other tasks get a turn.
 const TURNS: usize = 16;
 
@@ -156,6 +159,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         match self.carrier.poll_recv(cx, buffer) {
             Poll::Pending => {
                 self.read_size = SMALL_READ.max(self.read_size / 2);
+                if self.read_size == SMALL_READ {
+                    self.events.shrink_to(FEW_EVENTS);
+                }
                 return Ok(false);
             }
             Poll::Ready(received) => {

@@ -251,6 +251,13 @@ impl Shared {
         taken
     }
 
+    /// Gives back memory that only bursts need.
+    pub(super) fn shrink(&self) {
+        let mut state = self.lock();
+        state.packets.shrink_to(0);
+        state.events.shrink_to(0);
+    }
+
     pub(super) fn begin_close(&self) {
         self.change(|state| state.closing = true);
     }
@@ -295,5 +302,28 @@ fn size(event: &Event) -> usize {
         Event::Packet { packet, .. } => packet.len(),
         Event::Health(text) => text.len(),
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_leaves_no_room_behind() {
+        let shared = Shared::new(NodePublic::from_bytes([1; 32]), None);
+        let key = NodePublic::from_bytes([2; 32]);
+        let packet = Bytes::from_static(b"packet");
+        shared.push_packets((0..500).map(|_| (key, packet.clone())));
+        let event = Event::Packet { src: key, packet };
+        shared.push_events(&mut vec![event; 500]);
+        shared.shrink();
+        assert_eq!(shared.lock().packets.len(), 500, "what waits stays");
+        let cx = Context::from_waker(Waker::noop());
+        shared.drain(&cx, &mut BytesMut::new());
+        assert_eq!(shared.take_events(&mut Vec::new(), 500), 500);
+        shared.shrink();
+        let state = shared.lock();
+        assert_eq!((state.packets.capacity(), state.events.capacity()), (0, 0));
     }
 }

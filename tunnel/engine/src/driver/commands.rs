@@ -130,6 +130,10 @@ impl Core {
             Command::GiveBack => {
                 crate::ring::free_kept();
                 self.sockets.give_back();
+                self.batch.give_back();
+                self.stack.shrink();
+                self.tcp.shrink();
+                self.relays.shrink();
             }
             Command::LinkChanged => self.link_changed(now),
             Command::Close { reply } => {

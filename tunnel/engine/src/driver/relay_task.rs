@@ -108,15 +108,15 @@ impl RelayTask {
         if self.events.send(up).await.is_err() {
             return String::new();
         }
-        let mut batch = Vec::new();
         loop {
+            let mut batch = Vec::new();
             tokio::select! {
                 got = client.recv_batch(&mut batch, BATCH) => {
                     if let Err(reason) = got {
                         return reason.to_string();
                     }
                     let packets: Vec<_> = batch
-                        .drain(..)
+                        .into_iter()
                         .filter_map(|event| match event {
                             Event::Packet { src, packet } => Some((src, packet)),
                             // Nothing here is proof that a peer is dead.

@@ -266,6 +266,17 @@ impl Relays {
         }
     }
 
+    /// Frees the room of the queues that a burst needed.
+    pub(crate) fn shrink(&mut self) {
+        for region in self.regions.values_mut() {
+            region.waiting.shrink_to_fit();
+            region.queued.shrink_to_fit();
+            if let Some(client) = &region.client {
+                client.shrink();
+            }
+        }
+    }
+
     /// Whether new packets for some region should wait; then until when at
     /// most.
     pub(crate) fn congested(&self, now: Instant) -> Option<Instant> {

@@ -122,14 +122,16 @@ impl Sockets {
         Self {
             v4,
             v6,
-            buffer: receive_buffer(),
+            // Zeroed pages cost nothing until large messages arrive.
+            buffer: vec![0; SLOTS * SLOT_LEN],
         }
     }
 
-    /// Frees the pages of the receive buffer that were used.
+    /// Frees the pages of the receive buffer that were used. It stays where it
+    /// is: a new one might come from what a burst has left of the heap, and
+    /// would be cleared there.
     pub(crate) fn give_back(&mut self) {
-        self.buffer = Vec::new();
-        self.buffer = receive_buffer();
+        adit_memory::release(&mut self.buffer);
     }
 
     /// Local port of the IPv4 and the IPv6 socket.
@@ -229,11 +231,6 @@ impl Sockets {
             None => Poll::Ready(()),
         }
     }
-}
-
-/// Zeroed pages cost nothing until large messages arrive.
-fn receive_buffer() -> Vec<u8> {
-    vec![0; SLOTS * SLOT_LEN]
 }
 
 /// Errors that mean "no way to that address": no route, or a local filter.
@@ -358,5 +355,34 @@ impl Batch {
     fn clear(&mut self) {
         self.len = 0;
         self.to = None;
+    }
+
+    /// Frees the pages that were used, if nothing is collected.
+    pub(crate) fn give_back(&mut self) {
+        if self.is_empty() {
+            adit_memory::release(&mut self.buffer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_that_waits_is_not_given_back() {
+        let to = SocketAddr::from(([127, 0, 0, 1], 1));
+        let mut batch = Batch::new();
+        for _ in 0..20 {
+            batch.slot()[..1200].fill(7);
+            batch.push(to, 1200);
+        }
+        batch.give_back();
+        assert!(batch.buffer[..20 * 1200].iter().all(|byte| *byte == 7));
+        batch.clear();
+        batch.give_back();
+        batch.slot()[..1200].fill(8);
+        batch.push(to, 1200);
+        assert_eq!((batch.position(), batch.buffer[1199]), (1200, 8));
     }
 }

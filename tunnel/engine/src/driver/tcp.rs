@@ -387,6 +387,16 @@ impl Tcp {
         }
     }
 
+    /// Frees the room of tables that a burst of connections needed.
+    pub(crate) fn shrink(&mut self) {
+        self.conns.shrink_to_fit();
+        self.by_socket.shrink_to_fit();
+        self.opening.shrink_to_fit();
+        self.pending.shrink_to_fit();
+        self.dirty.shrink_to_fit();
+        self.doorbell.shrink();
+    }
+
     /// Ends every connection; users see resets.
     pub(crate) fn close_all(&mut self, now: Instant, stack: &mut Stack) {
         for (_, conn) in self.conns.drain() {

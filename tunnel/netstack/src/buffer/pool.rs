@@ -54,6 +54,12 @@ impl Pool {
         }
     }
 
+    /// Idle chunks.
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> usize {
+        self.free.len()
+    }
+
     /// Frees the idle chunks.
     pub(crate) fn trim(&mut self) {
         self.free = Vec::new();

@@ -50,6 +50,13 @@ impl Datagrams {
         self.to_send_bytes -= next.1.len() + OVERHEAD;
         Some(next)
     }
+
+    /// Gives back what a burst needed.
+    pub(super) fn shrink(&mut self) {
+        self.received.shrink_to(super::FEW);
+        self.to_send.shrink_to(super::FEW);
+        self.pings.shrink_to(super::FEW);
+    }
 }
 
 impl Stack {

@@ -29,6 +29,8 @@ use timers::Timers;
 const CONTROL_QUEUE: usize = 512;
 /// Events other than those of sockets and datagrams that may wait.
 const EVENT_QUEUE: usize = 1024;
+/// Entries for which queues and tables keep room.
+const FEW: usize = 16;
 /// First and number of ephemeral ports.
 const EPHEMERAL: (u16, u16) = (32_768, 28_232);
 
@@ -212,9 +214,22 @@ impl Stack {
             self.settle(now, index);
         }
         if self.table.len() == 0 {
-            self.pool.trim();
-            self.table.shrink();
+            self.shrink();
         }
+    }
+
+    /// Frees what is kept for bursts: idle chunks, and the room of queues and
+    /// tables that only a burst needed. Happens by itself once there is no
+    /// socket.
+    pub fn shrink(&mut self) {
+        self.pool.trim();
+        self.table.shrink();
+        self.timers.shrink();
+        self.ready.shrink_to(FEW);
+        self.notified.shrink_to(FEW);
+        self.events.shrink_to(FEW);
+        self.control.shrink_to(FEW);
+        self.datagrams.shrink();
     }
 
     /// The next event.
@@ -529,4 +544,39 @@ fn take_event(tcb: &mut Tcb, id: SocketId) -> Option<Event> {
             reason: tcb.reason.unwrap_or(CloseReason::Finished),
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "test")]
+
+    use super::*;
+
+    #[test]
+    fn a_burst_leaves_no_room_behind() {
+        let now = Instant::now();
+        let [own, peer] = [1, 2].map(|last| Ipv6Addr::new(0xfd7a, 0, 0, 0, 0, 0, 0, last));
+        let mut stack = Stack::new(StackConfig::new(vec![own], 7), now);
+        let remote = SocketAddrV6::new(peer, 1, 0, 0);
+        let ids: Vec<_> = (0..500)
+            .map(|_| stack.connect(now, 0, remote).unwrap())
+            .collect();
+        let chunks: Vec<_> = (0..8).map(|_| stack.pool.take()).collect();
+        chunks.into_iter().for_each(|chunk| stack.pool.put(chunk));
+        for id in &ids[1..] {
+            stack.abort(now, *id);
+        }
+        let mut buf = vec![0; MAX_MTU];
+        while stack.poll_transmit(now, &mut buf).is_some() {}
+        while stack.poll_event().is_some() {}
+        assert!(stack.ready.capacity() >= 500 && stack.pool.kept() == 8);
+        stack.shrink();
+        assert_eq!(stack.pool.kept(), 0);
+        assert!(stack.ready.capacity() <= FEW);
+        assert_eq!(stack.state(ids[0]), TcpState::SynSent, "what is open stays");
+        assert_eq!(stack.state(ids[1]), TcpState::Closed);
+        let timeout = stack.poll_timeout().unwrap();
+        stack.handle_timeout(timeout);
+        assert!(stack.poll_transmit(timeout, &mut buf).is_some(), "again");
+    }
 }

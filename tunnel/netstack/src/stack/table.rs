@@ -196,10 +196,11 @@ impl Table {
         }
     }
 
-    /// Gives back what a burst of connections needed.
+    /// Gives back what a burst of connections needed. Slots stay: what is left
+    /// of a handle must not fit another socket.
     pub(super) fn shrink(&mut self) {
-        self.flows.shrink_to(64);
-        self.time_wait.shrink_to(64);
+        self.flows.shrink_to(super::FEW);
+        self.time_wait.shrink_to(super::FEW);
     }
 
     /// When the oldest TIME-WAIT entry may be forgotten.

@@ -35,6 +35,11 @@ impl Timers {
         }
     }
 
+    /// Gives back what a burst of connections needed.
+    pub(super) fn shrink(&mut self) {
+        self.heap.shrink_to(super::FEW);
+    }
+
     pub(super) fn remove(&mut self, index: u32) {
         let Some(&position) = self.position.get(index as usize) else {
             return;
