@@ -89,6 +89,7 @@ pub(crate) fn main() -> anyhow::Result<ExitCode> {
         .worker_threads(WORKERS)
         .max_blocking_threads(BLOCKING)
         .thread_stack_size(STACK)
+        .on_thread_park(adit_memory::thread_idles)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
