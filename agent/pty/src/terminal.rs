@@ -177,16 +177,21 @@ impl Output<'_> {
     async fn run(mut self, mut attachments: mpsc::Receiver<Attach>) {
         let mut buffer = BytesMut::new();
         let mut unwanted = Instant::now() + BEFORE_FIRST;
+        let mut wanted = false;
         loop {
             buffer.reserve(READ);
             let leaving = wait_for_leaver(&self.attached);
             tokio::select! {
                 read = self.reader.read_buf(&mut buffer) => match read {
                     Ok(n) if n > 0 => self.deliver(buffer.split().freeze()).await,
-                    end => return log_end(end),
+                    end => {
+                        log_end(end);
+                        break;
+                    }
                 },
                 Some(new) = attachments.recv() => {
                     self.attach(new);
+                    wanted = true;
                     unwanted = Instant::now() + AFTER_LAST;
                 }
                 index = leaving => {
@@ -198,6 +203,16 @@ impl Output<'_> {
                     return;
                 }
             }
+        }
+        // A program may have ended before the first one who wants to read what
+        // it printed is here.
+        if !wanted
+            && let Ok(Some(new)) = tokio::time::timeout_at(unwanted, attachments.recv()).await
+        {
+            self.attach(new);
+        }
+        while let Ok(new) = attachments.try_recv() {
+            self.attach(new);
         }
     }
 

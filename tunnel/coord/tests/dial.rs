@@ -4,13 +4,16 @@
 mod common;
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use adit_coord::{ControlState, DialError, DialOptions, DialStage, Unreachable, dial_agent};
 use common::Plane;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use uuid::Uuid;
+
+/// Limit of each step that has no other.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn quick(seconds: u64) -> DialOptions {
     DialOptions {
@@ -46,19 +49,13 @@ async fn dials_an_agent_and_survives_the_control_plane() {
     let plane = Plane::start().await;
     let _served = serve(&plane);
     let (progress, stages) = watch::channel(DialStage::ConnectionInfo);
-    let begun = Instant::now();
     let options = DialOptions {
         progress: Some(progress),
-        ..quick(10)
+        ..quick(60)
     };
     let conn = dial_agent(&common::client(plane.port), plane.agent, options)
         .await
         .unwrap();
-    assert!(
-        begun.elapsed() < Duration::from_secs(2),
-        "took {:?}",
-        begun.elapsed()
-    );
     assert_eq!(*stages.borrow(), DialStage::Reachable);
     assert_eq!(conn.region_name(999), "Test Relay");
     echo_once(&conn).await;
@@ -72,7 +69,7 @@ async fn dials_an_agent_and_survives_the_control_plane() {
     loop {
         plane.kick();
         count += 1;
-        tokio::time::timeout(Duration::from_secs(5), sessions.wait_for(|n| *n == count))
+        tokio::time::timeout(PATIENCE, sessions.wait_for(|n| *n == count))
             .await
             .unwrap()
             .unwrap();
@@ -91,13 +88,10 @@ async fn dials_an_agent_and_survives_the_control_plane() {
     // A refused token is dropped, and the dial repeated without.
     plane.shared.refuse_tokens.store(true, Ordering::Relaxed);
     plane.kick();
-    tokio::time::timeout(
-        Duration::from_secs(5),
-        sessions.wait_for(|n| *n == count + 1),
-    )
-    .await
-    .unwrap()
-    .unwrap();
+    tokio::time::timeout(PATIENCE, sessions.wait_for(|n| *n == count + 1))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(
         plane.shared.dials.lock().unwrap().last().unwrap(),
         "version=2.0"
@@ -111,12 +105,10 @@ async fn dials_an_agent_and_survives_the_control_plane() {
             let _ = conn.node().ping_tsmp(conn.agent_ip()).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(5), direct)
-        .await
-        .unwrap();
+    tokio::time::timeout(PATIENCE, direct).await.unwrap();
     plane.kill().await;
     stream.write_all(b"alone").await.unwrap();
-    tokio::time::timeout(Duration::from_secs(5), stream.read_exact(&mut buf))
+    tokio::time::timeout(PATIENCE, stream.read_exact(&mut buf))
         .await
         .unwrap()
         .unwrap();
@@ -130,12 +122,12 @@ async fn dials_an_agent_and_survives_the_control_plane() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn says_goodbye() {
     let plane = Plane::start().await;
-    let conn = dial_agent(&common::client(plane.port), plane.agent, quick(10))
+    let conn = dial_agent(&common::client(plane.port), plane.agent, quick(60))
         .await
         .unwrap();
     conn.close().await;
     let mut goodbyes = plane.shared.goodbyes.subscribe();
-    tokio::time::timeout(Duration::from_secs(2), goodbyes.wait_for(|n| *n == 1))
+    tokio::time::timeout(PATIENCE, goodbyes.wait_for(|n| *n == 1))
         .await
         .unwrap()
         .unwrap();
@@ -149,14 +141,12 @@ async fn says_goodbye() {
 async fn a_goodbye_does_not_wait_for_its_answer() {
     let plane = Plane::start().await;
     plane.shared.ignore_goodbyes.store(true, Ordering::Relaxed);
-    let conn = dial_agent(&common::client(plane.port), plane.agent, quick(10))
+    let conn = dial_agent(&common::client(plane.port), plane.agent, quick(60))
         .await
         .unwrap();
-    tokio::time::timeout(Duration::from_millis(900), conn.close())
-        .await
-        .unwrap();
+    tokio::time::timeout(PATIENCE, conn.close()).await.unwrap();
     let mut goodbyes = plane.shared.goodbyes.subscribe();
-    tokio::time::timeout(Duration::from_secs(2), goodbyes.wait_for(|n| *n == 1))
+    tokio::time::timeout(PATIENCE, goodbyes.wait_for(|n| *n == 1))
         .await
         .unwrap()
         .unwrap();
@@ -166,7 +156,7 @@ async fn a_goodbye_does_not_wait_for_its_answer() {
 async fn refusals_are_reported_at_once() {
     let plane = Plane::start().await;
     let http = common::client(plane.port);
-    let error = dial_agent(&http, Uuid::new_v4(), quick(10))
+    let error = dial_agent(&http, Uuid::new_v4(), quick(60))
         .await
         .unwrap_err();
     assert!(
@@ -176,16 +166,15 @@ async fn refusals_are_reported_at_once() {
     assert!(error.to_string().contains("Agent doesn't exist"), "{error}");
     for status in [409, 404, 401, 403, 400, 500] {
         plane.shared.refuse.store(status, Ordering::Relaxed);
-        let begun = Instant::now();
-        let error = dial_agent(&http, plane.agent, quick(10)).await;
         // The refusal may come after the connection details: then the dial
-        // waits for nothing.
+        // does not wait for the agent.
+        let dial = dial_agent(&http, plane.agent, quick(3600));
+        let error = tokio::time::timeout(PATIENCE, dial).await.unwrap();
         let error = error.unwrap_err();
         assert!(
             error.to_string().contains("refused for a test"),
             "{status}: {error}"
         );
-        assert!(begun.elapsed() < Duration::from_secs(5));
     }
 }
 
@@ -198,7 +187,7 @@ async fn passing_trouble_is_waited_out() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         shared.refuse.store(0, Ordering::Relaxed);
     });
-    let conn = dial_agent(&common::client(plane.port), plane.agent, quick(10))
+    let conn = dial_agent(&common::client(plane.port), plane.agent, quick(60))
         .await
         .unwrap();
     assert!(plane.shared.dials.lock().unwrap().len() > 1);

@@ -6,6 +6,7 @@ mod common;
 use std::time::Duration;
 
 use adit_engine::{Error, Path};
+use common::PATIENCE;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Nothing listens here.
@@ -122,7 +123,7 @@ async fn closing_a_node_ends_its_streams() {
     client.node.close().await;
     let mut buf = [0; 1];
     assert!(stream.read(&mut buf).await.is_err());
-    let end = tokio::time::timeout(Duration::from_secs(2), served.read(&mut buf))
+    let end = tokio::time::timeout(PATIENCE, served.read(&mut buf))
         .await
         .unwrap();
     assert!(end.is_err(), "the peer sees a reset");
@@ -142,7 +143,7 @@ async fn removing_a_peer_ends_its_streams() {
     let mut buf = [0; 10];
     served.read_exact(&mut buf).await.unwrap();
     agent.node.remove_peer(client.id).await;
-    let end = tokio::time::timeout(Duration::from_secs(60), served.read(&mut buf))
+    let end = tokio::time::timeout(PATIENCE, served.read(&mut buf))
         .await
         .unwrap();
     assert_eq!(

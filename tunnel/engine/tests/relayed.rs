@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use adit_engine::{NodeConfig, Path, RelayReason};
-use common::Peer;
 use common::relay::TestRelay;
+use common::{PATIENCE, Peer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 async fn pair(relay: &TestRelay, change: impl Fn(&mut NodeConfig)) -> (Peer, Peer) {
@@ -82,7 +82,7 @@ async fn a_stream_survives_a_restart_of_the_relay() {
     stream.write_all(b"two").await.unwrap();
     let back = Instant::now();
     let _relay = TestRelay::start_at(port).await;
-    tokio::time::timeout(Duration::from_secs(10), stream.read_exact(&mut buf))
+    tokio::time::timeout(PATIENCE, stream.read_exact(&mut buf))
         .await
         .unwrap()
         .unwrap();

@@ -15,6 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use uuid::Uuid;
 
 pub(crate) const REGION: i64 = 999;
+/// Limit of each step.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A map with one relay on a local port.
 pub(crate) fn map(port: u16) -> tailnet::DerpMap {
@@ -67,8 +69,7 @@ pub(crate) async fn peer(relay_port: u16, change: impl FnOnce(&mut NodeConfig)) 
 impl Peer {
     pub(crate) async fn announced(&self) -> tailnet::Node {
         let mut watch = self.node.self_node();
-        let node =
-            tokio::time::timeout(Duration::from_secs(5), watch.wait_for(Option::is_some)).await;
+        let node = tokio::time::timeout(PATIENCE, watch.wait_for(Option::is_some)).await;
         node.unwrap().unwrap().clone().unwrap()
     }
 
@@ -99,9 +100,7 @@ impl Peer {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), wait)
-            .await
-            .unwrap();
+        tokio::time::timeout(PATIENCE, wait).await.unwrap();
     }
 }
 
