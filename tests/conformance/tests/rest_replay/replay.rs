@@ -151,7 +151,8 @@ impl<'a> Replay<'a> {
         let status = exchange.json.as_ref().and_then(job_status);
         let follows = exchange.ws.is_some() && exchange.req.contains("/logs?follow");
         let waits = matches!(status, Some("pending" | "running"));
-        self.world.hold.send_replace(hold || (waits && !follows));
+        let hold = hold || (waits && !follows);
+        self.world.hold.send_replace(hold);
         if exchange.ws.is_some() || exchange.status == 101 {
             return self.socket(index, exchange).await;
         }
@@ -160,11 +161,13 @@ impl<'a> Replay<'a> {
         }
         let mut reply = self.send(exchange).await;
         if exchange.status == 201 && reply.head.status == 409 {
-            // The recording waited for the build before.
-            self.world.hold.send_replace(false);
+            // The recording waited for the build before, which goes on between
+            // the attempts; the next one is to stop where it is recorded.
             let deadline = tokio::time::Instant::now() + STREAM;
             while reply.head.status == 409 && tokio::time::Instant::now() < deadline {
+                self.world.hold.send_replace(false);
                 tokio::time::sleep(Duration::from_millis(30)).await;
+                self.world.hold.send_replace(hold);
                 reply = self.send(exchange).await;
             }
         }
