@@ -9,29 +9,45 @@ mod caches;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod gnu;
 
+use std::time::{Duration, Instant};
+
 /// Traffic after which memory is worth looking for, in bytes.
 const WORTH: u64 = 1 << 20;
 
+/// For how long after a burst something still happens because of it: closed
+/// connections are forgotten, the network is checked.
+const LINGER: Duration = Duration::from_secs(60);
+
 /// Decides when to give memory back to the system: in the first quiet moment,
-/// and in the first one after each burst of traffic.
+/// in the first one after each burst of traffic, and for a minute after each of
+/// them, as not all of it is free at once.
 #[derive(Debug, Default)]
 pub struct GiveBack {
     /// Traffic when it was looked at last.
     seen: u64,
     /// Traffic when memory was given back last; `None` before the first time.
     done: Option<u64>,
+    /// When nothing is left of the burst.
+    until: Option<Instant>,
 }
 
 impl GiveBack {
-    /// Whether now is the time, given all `traffic` so far in bytes: none
-    /// worth naming since the last call, but some since memory was given back.
-    pub fn is_due(&mut self, traffic: u64) -> bool {
+    /// Whether it is time at `now`, given all `traffic` so far in bytes: none
+    /// worth naming since the last call, but some in the minute before memory
+    /// was given back or since then.
+    pub fn is_due(&mut self, now: Instant, traffic: u64) -> bool {
         let quiet = traffic.saturating_sub(self.seen) < WORTH;
         self.seen = traffic;
-        let due = quiet && self.is_pending();
-        if due {
-            self.done = Some(traffic);
+        if !quiet {
+            return false;
         }
+        if self.is_pending() {
+            self.done = Some(traffic);
+            self.until = Some(now + LINGER);
+            return true;
+        }
+        let due = self.until.is_some();
+        self.until = self.until.filter(|until| now < *until);
         due
     }
 
@@ -93,20 +109,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_given_back_once_after_each_burst() {
+    fn memory_is_given_back_after_each_burst() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
         let mut memory = GiveBack::default();
         assert!(memory.is_pending());
-        assert!(memory.is_due(0), "quiet after the start");
+        assert!(memory.is_due(at(0), 0), "quiet after the start");
         assert!(!memory.is_pending());
-        assert!(!memory.is_due(WORTH / 2), "too little happened");
-        assert!(!memory.is_due(10 * WORTH), "a burst goes on");
-        assert!(!memory.is_due(20 * WORTH), "a burst goes on");
+        assert!(memory.is_due(at(5), WORTH / 2), "something may be left");
+        assert!(memory.is_due(at(60), WORTH / 2), "the last time");
+        assert!(!memory.is_due(at(65), WORTH / 2), "too little happened");
+        assert!(!memory.is_due(at(70), 10 * WORTH), "a burst goes on");
+        assert!(!memory.is_due(at(71), 20 * WORTH), "a burst goes on");
         assert!(memory.is_pending());
-        assert!(memory.is_due(20 * WORTH + 1), "quiet");
+        assert!(memory.is_due(at(72), 20 * WORTH + 1), "quiet");
         assert!(!memory.is_pending());
-        assert!(!memory.is_due(20 * WORTH + 2), "given back already");
-        assert!(!memory.is_due(30 * WORTH), "another burst");
-        assert!(memory.is_due(30 * WORTH), "quiet again");
+        assert!(
+            memory.is_due(at(77), 20 * WORTH + 2),
+            "something may be left"
+        );
+        assert!(!memory.is_due(at(82), 30 * WORTH), "another burst");
+        assert!(memory.is_due(at(83), 30 * WORTH), "quiet again");
+        assert!(memory.is_due(at(140), 30 * WORTH), "its own minute");
+        assert!(memory.is_due(at(200), 30 * WORTH), "the last time");
+        assert!(!memory.is_due(at(205), 30 * WORTH), "nothing is left");
     }
 
     /// One test, as what it measures is the whole process.
