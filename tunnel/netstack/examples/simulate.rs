@@ -3,9 +3,9 @@
 //! `cargo run --release -p adit-netstack --example simulate -- [SETTING=VALUE]…`
 //!
 //! Settings: `rtt` (ms), `loss` (part of the packets), `queue` (packets),
-//! `seed`, `seeds` (how many, from `seed` on), `flow` and `beside` (`bbr` or
-//! `cubic`; without `beside` there is one flow), `later` (ms until the second
-//! flow begins). With `ADIT_TRACE` set, what the senders know is printed every
+//! `slack` (µs that hosts wake up late at most), `seed`, `seeds` (how many, from
+//! `seed` on), `flow` and `beside` (`bbr` or `cubic`; without `beside` there is
+//! one flow), `later` (ms until the second flow begins). With `ADIT_TRACE` set, what the senders know is printed every
 //! 100 ms.
 #![allow(clippy::unwrap_used)]
 
@@ -38,7 +38,8 @@ fn main() {
         setting("rtt").unwrap_or(40),
         setting("loss").unwrap_or(0.0),
         setting("queue").unwrap_or(512),
-    );
+    )
+    .slack(setting("slack").unwrap_or(0));
     let first = flow("flow").unwrap_or(BBR);
     let seed = setting("seed").unwrap_or(1);
     let mut results: Vec<f64> = (seed..seed + setting("seeds").unwrap_or(1))

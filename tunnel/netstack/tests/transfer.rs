@@ -7,6 +7,7 @@ mod support;
 
 use std::time::Duration;
 
+use adit_netstack::CongestionControl;
 use support::flows::{BBR, CUBIC, MBIT, Way, mbit, run, using};
 use support::{LinkConfig, Sim};
 
@@ -24,8 +25,8 @@ const CASES: [(u64, f64, usize, f64); 15] = [
     (40, 0.0, 32, 74.0),
     (40, 0.001, 32, 72.0),
     (40, 0.01, 32, 68.0),
-    (100, 0.0, 32, 69.0),
-    (100, 0.005, 32, 60.0),
+    (100, 0.0, 32, 70.0),
+    (100, 0.005, 32, 64.0),
     (40, 0.0, 10_000, 87.0),
     (40, 0.001, 10_000, 85.0),
     (40, 0.01, 10_000, 80.0),
@@ -42,6 +43,20 @@ fn one_flow_fills_the_link_whatever_its_loss_and_queue() {
     assert!(slow.is_empty(), "{slow:?}");
 }
 
+/// Late wake-ups let a flow believe in a little too much; the queue that it then
+/// builds itself is nobody else's, and what a burst loses says little of the
+/// volume that fits.
+#[test]
+fn a_flow_alone_on_a_long_link_yields_to_nobody() {
+    for (loss, queue, least) in [(0.0, 512, 80.0), (0.005, 512, 76.0), (0.005, 32, 62.0)] {
+        for seed in [2, 5, 7, 8] {
+            let way = Way::new(100, loss, queue).seed(seed).slack(2000);
+            let got = way.goodput(BBR);
+            assert!(got > least, "{way:?}: {got}");
+        }
+    }
+}
+
 #[test]
 fn cubic_fills_a_link_without_loss() {
     assert!(Way::new(40, 0.0, 512).goodput(CUBIC) >= 86.0);
@@ -51,20 +66,31 @@ fn cubic_fills_a_link_without_loss() {
     assert!(Way::new(40, 0.001, 512).goodput(CUBIC) >= 9.0);
 }
 
+/// Median share of the first flow and median sum, of three runs.
+fn shares(way: Way, flows: [CongestionControl; 2], later: u64) -> (f64, f64) {
+    let mut runs = [5, 6, 7].map(|seed| way.seed(seed).share(flows, later));
+    runs.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let sum = runs[1].1;
+    runs.sort_by(|a, b| a.0.total_cmp(&b.0));
+    (runs[1].0, sum)
+}
+
 #[test]
 fn two_flows_share_the_link() {
     for (rtt, queue, delay) in [
         (40, 512, 10),
         (40, 512, 2000),
         (40, 64, 10),
+        (40, 32, 10),
         (40, 32, 2000),
         (40, 10_000, 2000),
         (20, 512, 2000),
     ] {
-        let way = Way::new(rtt, 0.0, queue).seed(7);
-        let (part, sum) = way.share([BBR, BBR], delay);
+        let (part, sum) = shares(Way::new(rtt, 0.0, queue), [BBR, BBR], delay);
         assert!((0.35..=0.65).contains(&part), "{part}");
-        assert!(sum > 77.0, "{sum}");
+        // Where both see the other's queue, both may yield at once.
+        let least = if queue == 64 { 77.0 } else { 80.0 };
+        assert!(sum > least, "{sum}");
     }
 }
 
@@ -80,8 +106,7 @@ fn a_flow_leaves_room_for_cubic() {
         (512, 2000),
         (10_000, 2000),
     ] {
-        let way = Way::new(40, 0.0, queue).seed(7);
-        let (part, sum) = way.share([BBR, CUBIC], later);
+        let (part, sum) = shares(Way::new(40, 0.0, queue), [BBR, CUBIC], later);
         assert!(part > 0.1, "{part}");
         assert!(sum > 80.0, "{sum}");
         if part > 0.7 {

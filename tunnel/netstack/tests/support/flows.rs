@@ -24,6 +24,8 @@ pub(crate) struct Way {
     /// Packets that may wait for the bottleneck.
     pub(crate) queue: usize,
     pub(crate) seed: u64,
+    /// Microseconds that hosts wake up late at most.
+    pub(crate) slack: u64,
 }
 
 impl Way {
@@ -33,11 +35,16 @@ impl Way {
             loss,
             queue,
             seed: 1,
+            slack: 0,
         }
     }
 
     pub(crate) fn seed(self, seed: u64) -> Self {
         Self { seed, ..self }
+    }
+
+    pub(crate) fn slack(self, slack: u64) -> Self {
+        Self { slack, ..self }
     }
 
     pub(crate) fn sim(self) -> Sim {
@@ -48,7 +55,9 @@ impl Way {
             queue: self.queue,
             ..LinkConfig::default()
         };
-        Sim::new(self.seed, link.clone(), link)
+        let mut sim = Sim::new(self.seed, link.clone(), link);
+        sim.slack = Duration::from_micros(self.slack);
+        sim
     }
 
     /// Mbit/s of payload that one flow gets in ten seconds from its SYN.

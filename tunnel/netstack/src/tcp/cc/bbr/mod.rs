@@ -10,9 +10,13 @@
 //!   rate, and comes every 1 to 1.5 s: queues stay short, and flows that start
 //!   late get their share sooner.
 //! - Where queues are too short to be seen by a probe, probes are what others
-//!   suffer from: after one that cost too many losses the next comes after 3.5
-//!   to 4.5 s, and if a queue had grown while this flow did not, which others
-//!   must have filled, it sends at 65 % of its rate until then.
+//!   suffer from: after one that cost too many losses the next comes later, in
+//!   proportion to the window, so that flows with a small share catch up. If a
+//!   queue had grown while this flow did not, which others must have filled, it
+//!   sends at 65 % of its rate until then.
+//! - Losses that a probe causes count for the probe alone: those in the round
+//!   that follows do not lower the short-term bounds, and the upper bound on the
+//!   volume never stays below what the measured rate needs.
 //! - The short-term bounds are never raised by a loss.
 //! - The upper bound on the volume in flight grows from 1/32 of the window per
 //!   round on, not from one segment.
@@ -54,8 +58,11 @@ const LEAST_LOSSES: u64 = 3;
 const FULL_BW_ROUNDS: u32 = 3;
 /// Lost segments in a round that end startup if the rate is above the threshold.
 const STARTUP_LOSSES: u64 = 6;
-/// Least time to the next probe after one that cost too many losses.
-const COSTLY_WAIT: Nanos = 3500 * MILLIS;
+/// Round trips per segment of the window to the next probe after one that cost
+/// too many losses, and the bounds of that time.
+const COSTLY_ROUNDS: f64 = 0.35;
+const LEAST_WAIT: Nanos = SECS;
+const MOST_WAIT: Nanos = 4 * SECS;
 /// Rounds with a growing queue that show that others use the path.
 const CROWD_ROUNDS: u32 = 2;
 /// Part of its rate at which a flow goes on after it cost others losses.

@@ -1,8 +1,8 @@
 //! Signals from acknowledgements, and the bounds drawn from them.
 
 use super::{
-    BASE_LOSS_PACKETS, BETA, Bbr, CROWD_ROUNDS, LEAST_LOSSES, LOSS_DEVIATIONS, LOSS_THRESHOLD,
-    State, UNLIMITED, YIELD,
+    AckPhase, BASE_LOSS_PACKETS, BETA, Bbr, CROWD_ROUNDS, LEAST_LOSSES, LOSS_DEVIATIONS,
+    LOSS_THRESHOLD, State, UNLIMITED, YIELD,
 };
 use crate::tcp::cc::Ack;
 use crate::tcp::rate::RateSample;
@@ -65,8 +65,9 @@ impl Bbr {
                 self.base_lost /= 2.0;
             }
         }
+        // In the round after a probe, losses are still those of the probe.
         let probing = matches!(self.state, State::Startup | State::Refill | State::Up);
-        if probing {
+        if probing || self.ack_phase == AckPhase::ProbeStopping {
             return;
         }
         let too_much = self.too_much_loss(lost, sent);
@@ -104,9 +105,10 @@ impl Bbr {
     }
 
     /// After a probe that cost too many losses: leaves a part of the rate to
-    /// those that filled the queue between it and the one before.
-    pub(super) fn yield_to_others(&mut self) {
-        if self.crowd_rounds >= CROWD_ROUNDS {
+    /// those that filled the queue between it and the one before. Where the
+    /// queue can be `seen`, it may be the flow's own.
+    pub(super) fn yield_to_others(&mut self, seen: bool) {
+        if self.crowd_rounds >= CROWD_ROUNDS && !seen {
             self.bw_lo = self.bw_lo.min((self.best_bw() as f64 * YIELD) as u64);
         }
         self.crowd_rounds = 0;

@@ -1,8 +1,8 @@
 //! The probing cycle: for more bandwidth, and for the propagation delay.
 
 use super::{
-    AckPhase, BETA, Bbr, COSTLY_WAIT, MIN_RTT_WINDOW, PROBE_RTT_CWND_GAIN, PROBE_RTT_DURATION,
-    PROBE_RTT_INTERVAL, State, UNLIMITED,
+    AckPhase, BETA, Bbr, COSTLY_ROUNDS, LEAST_WAIT, MIN_RTT_WINDOW, MOST_WAIT, PROBE_RTT_CWND_GAIN,
+    PROBE_RTT_DURATION, PROBE_RTT_INTERVAL, State, UNLIMITED,
 };
 use crate::tcp::cc::Ack;
 use crate::tcp::rate::RateSample;
@@ -18,6 +18,7 @@ impl Bbr {
         self.cycle_at = ack.now;
         self.ack_phase = AckPhase::ProbeStopping;
         self.start_round(ack.total_delivered);
+        self.loss_round = ack.total_delivered;
         self.state = State::Down;
     }
 
@@ -112,6 +113,8 @@ impl Bbr {
         if self.ack_phase == AckPhase::ProbeStopping && self.round_start {
             self.probe_samples = false;
             self.ack_phase = AckPhase::Init;
+            // A burst into a short queue is lost before the volume is reached.
+            self.inflight_hi = self.inflight_hi.max(self.bdp(self.best_bw(), 1.0));
             if self.in_probe_bw() && !sample.app_limited {
                 self.max_bw = [0, self.max_bw[0]];
                 self.max_bw[0] = self.max_bw[0].max(sample.rate);
@@ -141,9 +144,18 @@ impl Bbr {
         if self.state == State::Up {
             self.start_down(ack);
         }
-        self.probe_wait = COSTLY_WAIT + self.random(1000) * MILLIS;
+        self.probe_wait = self.costly_wait();
         self.costly = true;
-        self.yield_to_others();
+        let rtt = ack.rtt.unwrap_or(ack.srtt);
+        self.yield_to_others(rtt > self.min_rtt + self.min_rtt * 3 / 8);
+    }
+
+    /// Flows with a larger share wait longer.
+    fn costly_wait(&mut self) -> Nanos {
+        let rounds = (self.target_inflight() / self.mss) as f64 * COSTLY_ROUNDS;
+        let wait = (rounds * self.min_rtt as f64) as Nanos;
+        let wait = wait.clamp(LEAST_WAIT, MOST_WAIT);
+        wait + self.random(300) * (wait / 1000)
     }
 
     pub(super) fn raise_inflight_hi(&mut self, ack: &Ack) {
