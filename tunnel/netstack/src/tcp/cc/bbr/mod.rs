@@ -7,8 +7,10 @@
 //!   own. It neither lowers the short-term bounds nor ends a probe; the
 //!   threshold of 2 % is widened by the statistical spread of such losses.
 //! - A probe ends with the first queue of half a round trip that brings no more
-//!   rate, and comes every 1 to 1.5 s: queues stay short, and flows that start
-//!   late get their share sooner.
+//!   rate, and comes every 0.3 to 2 s, the later the larger the window: queues
+//!   stay short, and flows that start late get their share sooner.
+//! - While a queue stands that the flows together have caused, every second
+//!   probe gives way to draining it.
 //! - Where queues are too short to be seen by a probe, probes are what others
 //!   suffer from: after one that cost too many losses the next comes later, in
 //!   proportion to the window, so that flows with a small share catch up. If a
@@ -24,6 +26,8 @@
 
 mod model;
 mod probe;
+
+use std::ops::RangeInclusive;
 
 use super::{Ack, INITIAL_SEGMENTS};
 use crate::tcp::rate::RateSample;
@@ -58,11 +62,16 @@ const LEAST_LOSSES: u64 = 3;
 const FULL_BW_ROUNDS: u32 = 3;
 /// Lost segments in a round that end startup if the rate is above the threshold.
 const STARTUP_LOSSES: u64 = 6;
-/// Round trips per segment of the window to the next probe after one that cost
-/// too many losses, and the bounds of that time.
+/// Round trips per segment of the window to the next probe, and the bounds of
+/// that time; the same after a probe that cost too many losses.
+const PROBE_ROUNDS: f64 = 0.08;
+const PROBE_WAIT: RangeInclusive<Nanos> = 300 * MILLIS..=1500 * MILLIS;
 const COSTLY_ROUNDS: f64 = 0.35;
-const LEAST_WAIT: Nanos = SECS;
-const MOST_WAIT: Nanos = 4 * SECS;
+const COSTLY_WAIT: RangeInclusive<Nanos> = SECS..=4 * SECS;
+/// Queue, as a part of the least RTT and at least, that is drained in the place
+/// of a probe.
+const QUEUE_TO_DRAIN: f64 = 0.7;
+const LEAST_QUEUE: Nanos = 10 * MILLIS;
 /// Rounds with a growing queue that show that others use the path.
 const CROWD_ROUNDS: u32 = 2;
 /// Part of its rate at which a flow goes on after it cost others losses.
@@ -148,6 +157,8 @@ pub(crate) struct Bbr {
     // Probing cycle.
     cycle_at: Nanos,
     probe_wait: Nanos,
+    /// The last probe that was due gave way to draining.
+    made_room: bool,
     /// The last probe cost too many losses.
     costly: bool,
     /// Rounds since then in which others filled the queue, and the least RTT of
@@ -210,6 +221,7 @@ impl Bbr {
             idle_restart: false,
             cycle_at: now,
             probe_wait: 2 * SECS,
+            made_room: false,
             costly: false,
             crowd_rounds: 0,
             cruise_rtt: Nanos::MAX,

@@ -1,19 +1,22 @@
 //! The probing cycle: for more bandwidth, and for the propagation delay.
 
+use std::ops::RangeInclusive;
+
 use super::{
-    AckPhase, BETA, Bbr, COSTLY_ROUNDS, LEAST_WAIT, MIN_RTT_WINDOW, MOST_WAIT, PROBE_RTT_CWND_GAIN,
-    PROBE_RTT_DURATION, PROBE_RTT_INTERVAL, State, UNLIMITED,
+    AckPhase, BETA, Bbr, COSTLY_ROUNDS, COSTLY_WAIT, LEAST_QUEUE, MIN_RTT_WINDOW, PROBE_ROUNDS,
+    PROBE_RTT_CWND_GAIN, PROBE_RTT_DURATION, PROBE_RTT_INTERVAL, PROBE_WAIT, QUEUE_TO_DRAIN, State,
+    UNLIMITED,
 };
+use crate::tcp::Nanos;
 use crate::tcp::cc::Ack;
 use crate::tcp::rate::RateSample;
-use crate::tcp::{MILLIS, Nanos, SECS};
 
 impl Bbr {
     pub(super) fn start_down(&mut self, ack: &Ack) {
         self.reset_signals();
         self.up_count = UNLIMITED;
         self.rounds_since_probe = self.random(2);
-        self.probe_wait = SECS + self.random(500) * MILLIS;
+        self.probe_wait = self.wait(PROBE_ROUNDS, PROBE_WAIT);
         self.costly = false;
         self.cycle_at = ack.now;
         self.ack_phase = AckPhase::ProbeStopping;
@@ -54,12 +57,12 @@ impl Bbr {
         }
         match self.state {
             State::Down => {
-                if !self.check_time_to_probe(ack) && self.time_to_cruise(ack) {
+                if !self.check_time_to_probe(ack, sample) && self.time_to_cruise(ack) {
                     self.state = State::Cruise;
                 }
             }
             State::Cruise => {
-                self.check_time_to_probe(ack);
+                self.check_time_to_probe(ack, sample);
             }
             State::Refill => {
                 if self.round_start {
@@ -76,15 +79,35 @@ impl Bbr {
         }
     }
 
-    pub(super) fn check_time_to_probe(&mut self, ack: &Ack) -> bool {
+    pub(super) fn check_time_to_probe(&mut self, ack: &Ack, sample: Option<&RateSample>) -> bool {
         // As often as a Reno flow of this size would have recovered its window.
         let reno_rounds = (self.target_inflight() / self.mss).min(63);
         let due = ack.now.saturating_sub(self.cycle_at) > self.probe_wait
             || (!self.costly && self.rounds_since_probe >= reno_rounds.max(1));
-        if due {
+        if due && !self.makes_room(ack, sample) {
             self.start_refill(ack);
         }
         due
+    }
+
+    /// Drains instead of probing while there is a queue: all flows together
+    /// have taken the path for faster than it is, and a probe could only cost
+    /// losses. The rate is what arrives, not what once did. But every second
+    /// probe takes place, as the delay may be the path's own.
+    fn makes_room(&mut self, ack: &Ack, sample: Option<&RateSample>) -> bool {
+        let rtt = ack.rtt.unwrap_or(ack.srtt);
+        let queue = rtt.saturating_sub(self.min_rtt);
+        let standing = queue > LEAST_QUEUE && queue as f64 > self.min_rtt as f64 * QUEUE_TO_DRAIN;
+        self.made_room = standing && !self.made_room;
+        if self.made_room {
+            let least = (self.best_bw() as f64 * BETA) as u64;
+            let rate = sample.map_or(0, |sample| sample.rate);
+            self.max_bw = [least.max(rate).max(self.bw_latest), 0];
+            self.reset_lower_bounds();
+            self.start_down(ack);
+            self.ack_phase = AckPhase::Init;
+        }
+        self.made_room
     }
 
     pub(super) fn time_to_cruise(&self, ack: &Ack) -> bool {
@@ -144,17 +167,18 @@ impl Bbr {
         if self.state == State::Up {
             self.start_down(ack);
         }
-        self.probe_wait = self.costly_wait();
+        self.probe_wait = self.wait(COSTLY_ROUNDS, COSTLY_WAIT);
         self.costly = true;
         let rtt = ack.rtt.unwrap_or(ack.srtt);
         self.yield_to_others(rtt > self.min_rtt + self.min_rtt * 3 / 8);
     }
 
-    /// Flows with a larger share wait longer.
-    fn costly_wait(&mut self) -> Nanos {
-        let rounds = (self.target_inflight() / self.mss) as f64 * COSTLY_ROUNDS;
+    /// Time to the next probe: so many round trips for each segment of the
+    /// window, within bounds. Flows with a larger share wait longer.
+    fn wait(&mut self, rounds: f64, bounds: RangeInclusive<Nanos>) -> Nanos {
+        let rounds = (self.target_inflight() / self.mss) as f64 * rounds;
         let wait = (rounds * self.min_rtt as f64) as Nanos;
-        let wait = wait.clamp(LEAST_WAIT, MOST_WAIT);
+        let wait = wait.clamp(*bounds.start(), *bounds.end());
         wait + self.random(300) * (wait / 1000)
     }
 
