@@ -5,12 +5,20 @@ mod common;
 
 use std::time::Duration;
 
-use adit_engine::{Error, Path};
+use adit_engine::{Error, Path, TcpStream};
 use common::PATIENCE;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Nothing listens here.
 const NO_RELAY: u16 = 9;
+
+/// A stream from the client to the agent, and its other end there.
+async fn stream(client: &common::Peer, agent: &common::Peer) -> (TcpStream, TcpStream) {
+    let mut listener = agent.node.listen(1).await.unwrap();
+    let stream = client.node.dial(agent.at(1)).await.unwrap();
+    let (served, _) = listener.accept().await.unwrap();
+    (stream, served)
+}
 
 async fn pair() -> (common::Peer, common::Peer) {
     let (client, agent) = tokio::join!(
@@ -117,9 +125,7 @@ async fn datagrams_pass_both_ways() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn closing_a_node_ends_its_streams() {
     let (client, agent) = pair().await;
-    let mut listener = agent.node.listen(1).await.unwrap();
-    let mut stream = client.node.dial(agent.at(1)).await.unwrap();
-    let (mut served, _) = listener.accept().await.unwrap();
+    let (mut stream, mut served) = stream(&client, &agent).await;
     client.node.close().await;
     let mut buf = [0; 1];
     assert!(stream.read(&mut buf).await.is_err());
@@ -136,9 +142,7 @@ async fn closing_a_node_ends_its_streams() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn removing_a_peer_ends_its_streams() {
     let (client, agent) = pair().await;
-    let mut listener = agent.node.listen(1).await.unwrap();
-    let mut stream = client.node.dial(agent.at(1)).await.unwrap();
-    let (mut served, _) = listener.accept().await.unwrap();
+    let (mut stream, mut served) = stream(&client, &agent).await;
     stream.write_all(b"last words").await.unwrap();
     let mut buf = [0; 10];
     served.read_exact(&mut buf).await.unwrap();

@@ -5,8 +5,8 @@
 //! Settings: `rtt` (ms), `loss` (part of the packets), `queue` (packets),
 //! `slack` (µs that hosts wake up late at most), `seed`, `seeds` (how many, from
 //! `seed` on), `flow` and `beside` (`bbr` or `cubic`; without `beside` there is
-//! one flow), `later` (ms until the second flow begins). With `ADIT_TRACE` set, what the senders know is printed every
-//! 100 ms.
+//! one flow), `later` (ms until the second flow begins). With `ADIT_TRACE` set,
+//! what the senders know is printed every 100 ms.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../tests/support/mod.rs"]

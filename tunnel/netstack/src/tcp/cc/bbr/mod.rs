@@ -72,6 +72,8 @@ const COSTLY_WAIT: RangeInclusive<Nanos> = SECS..=4 * SECS;
 /// of a probe.
 const QUEUE_TO_DRAIN: f64 = 0.7;
 const LEAST_QUEUE: Nanos = 10 * MILLIS;
+/// Queue, as a part of the least RTT, that a costly probe has seen.
+const QUEUE_SEEN: f64 = 0.375;
 /// Rounds with a growing queue that show that others use the path.
 const CROWD_ROUNDS: u32 = 2;
 /// Part of its rate at which a flow goes on after it cost others losses.

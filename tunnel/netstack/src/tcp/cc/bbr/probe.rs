@@ -4,8 +4,8 @@ use std::ops::RangeInclusive;
 
 use super::{
     AckPhase, BETA, Bbr, COSTLY_ROUNDS, COSTLY_WAIT, LEAST_QUEUE, MIN_RTT_WINDOW, PROBE_ROUNDS,
-    PROBE_RTT_CWND_GAIN, PROBE_RTT_DURATION, PROBE_RTT_INTERVAL, PROBE_WAIT, QUEUE_TO_DRAIN, State,
-    UNLIMITED,
+    PROBE_RTT_CWND_GAIN, PROBE_RTT_DURATION, PROBE_RTT_INTERVAL, PROBE_WAIT, QUEUE_SEEN,
+    QUEUE_TO_DRAIN, State, UNLIMITED,
 };
 use crate::tcp::Nanos;
 use crate::tcp::cc::Ack;
@@ -95,8 +95,7 @@ impl Bbr {
     /// losses. The rate is what arrives, not what once did. But every second
     /// probe takes place, as the delay may be the path's own.
     fn makes_room(&mut self, ack: &Ack, sample: Option<&RateSample>) -> bool {
-        let rtt = ack.rtt.unwrap_or(ack.srtt);
-        let queue = rtt.saturating_sub(self.min_rtt);
+        let queue = self.queue(ack);
         let standing = queue > LEAST_QUEUE && queue as f64 > self.min_rtt as f64 * QUEUE_TO_DRAIN;
         self.made_room = standing && !self.made_room;
         if self.made_room {
@@ -169,8 +168,14 @@ impl Bbr {
         }
         self.probe_wait = self.wait(COSTLY_ROUNDS, COSTLY_WAIT);
         self.costly = true;
+        let seen = self.queue(ack) as f64 > self.min_rtt as f64 * QUEUE_SEEN;
+        self.yield_to_others(seen);
+    }
+
+    /// Delay of the acknowledged segment in queues.
+    fn queue(&self, ack: &Ack) -> Nanos {
         let rtt = ack.rtt.unwrap_or(ack.srtt);
-        self.yield_to_others(rtt > self.min_rtt + self.min_rtt * 3 / 8);
+        rtt.saturating_sub(self.min_rtt)
     }
 
     /// Time to the next probe: so many round trips for each segment of the
